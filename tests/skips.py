@@ -21,7 +21,7 @@ def is_expected(markers, reason):
 
 
 def skip_reason(longrepr):
-    """Return the reason given for a skip, from a report's longrepr (path, line, "Skipped: reason")."""
+    """Return the reason given for a skip; a report has it as (path, line, "Skipped: reason")."""
     text = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)
     return text.removeprefix("Skipped: ")
 
@@ -48,7 +48,8 @@ class Skips:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session, exitstatus):
-        if self.unexpected and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        passed = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+        if self.unexpected and passed:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter):

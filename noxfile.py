@@ -1,0 +1,89 @@
+"""The suite's commands: `nox -l` lists them, arguments after `--` go through.
+
+All sessions but `lint` share one environment, `.nox/litevl`: torch is large, and three copies of
+it would take longer to install than the mini reproduction takes to run.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "virtualenv"  # uv does not see a torch build kept on this disk
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "typecheck", "tests"]
+
+LOCK = "requirements.lock"
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def shared_environment(session: nox.Session) -> Path:
+    """Return the folder of the shared environment's programs, installing it first where needed.
+
+    The environment is made afresh, from the lock, when its stamp differs from a hash of all that
+    decides what is in it; otherwise pip is not started, so that a session begins at once. The
+    stamp is written last: a half-installed environment is never taken for a whole one.
+    """
+    folder = Path(".nox", "litevl").absolute()
+    programs = folder / ("Scripts" if os.name == "nt" else "bin")
+    decides = [PYPROJECT[table] for table in ("build-system", "project", "dependency-groups")]
+    decides += [Path(LOCK).read_text(encoding="utf-8"), sys.version, str(folder)]
+    wanted = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
+    stamp = folder / "stamp"
+    if not (stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted):
+        session.log(f"installing {folder.relative_to(Path.cwd())} (torch is the largest part)")
+        session.run_install(sys.executable, "-m", "venv", "--clear", str(folder), external=True)
+        groups = nox.project.dependency_groups(PYPROJECT, "tests", "typecheck")
+        pip = [str(programs / "python"), "-m", "pip", "install", "--constraint", LOCK]
+        session.run_install(*pip, "--editable", ".", *groups, external=True)
+        stamp.write_text(wanted, encoding="utf-8")
+    return programs
+
+
+def run(session: nox.Session, program: str, *arguments: str, **environment: str) -> None:
+    """Run a program of the shared environment, with the session's own arguments last."""
+    path = shared_environment(session) / program
+    session.run(str(path), *arguments, *session.posargs, env=environment, external=True)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check the code with ruff."""
+    session.install("--constraint", LOCK, *nox.project.dependency_groups(PYPROJECT, "lint"))
+    session.run("ruff", "check", *(session.posargs or ["."]))
+
+
+@nox.session(venv_backend="none")
+def typecheck(session: nox.Session) -> None:
+    """Check the types of litevl/ with mypy, in strict mode."""
+    run(session, "mypy")
+
+
+@nox.session(venv_backend="none")
+def tests(session: nox.Session) -> None:
+    """Run the tests with branch coverage; with arguments of your own, only the tests they name."""
+    whole = ["--numprocesses=auto", "--maxprocesses=8", "--cov", "--cov-fail-under=90"]
+    # One thread per worker: more only get in each other's way.
+    run(session, "pytest", "-q", *([] if session.posargs else whole), OMP_NUM_THREADS="1")
+
+
+@nox.session(name="reproduce-msrvtt", venv_backend="none")
+def reproduce_msrvtt(session: nox.Session) -> None:
+    """Reproduce the text-video retrieval on MSR-VTT: train, evaluate, report."""
+    run(session, "litevl", "run", "reproductions/msrvtt.toml")
+
+
+@nox.session(venv_backend="none")
+def report(session: nox.Session) -> None:
+    """Render the reports again from the records in reports/."""
+    run(session, "litevl", "report")
+
+
+@nox.session(name="pretrain-mini-blip", venv_backend="none")
+def pretrain_mini_blip(session: nox.Session) -> None:
+    """Train mini-BLIP again on still images and say how close it came to the shipped one."""
+    run(session, "python", "-m", "litevl.engine.pretrain")
