@@ -1,0 +1,328 @@
+"""A reproduction as data: one TOML file, validated whole, every problem reported at once.
+
+The top-level tables hold the method. `[profile.mini]` and `[profile.paper]` add or replace what
+differs in scale, and a variant changes a few dotted keys on top: `resolve` puts the three together.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from litevl.errors import DataError, SpecError, WeightsError
+from litevl.spec_problems import (
+    PROFILES,
+    Profile,
+    flat,
+    merged,
+    nested,
+    problems,
+    read_toml,
+    suggestion,
+)
+
+SECTIONS = ("data", "frames", "model", "train", "evaluate")
+
+Sampler = Literal["blip-uniform", "lavis-uniform", "segment-middle", "segment-random"]
+Precision = Literal["fp32", "bf16"]
+# A claim is a paired difference, better minus worse, so it takes metrics where higher is better.
+ClaimMetric = Literal[
+    "t2v/R@1", "t2v/R@5", "t2v/R@10", "v2t/R@1", "v2t/R@5", "v2t/R@10",
+    "t2v-itc/R@1", "t2v-itc/R@5", "t2v-itc/R@10", "v2t-itc/R@1", "v2t-itc/R@5", "v2t-itc/R@10",
+    "order_accuracy",
+]  # fmt: skip
+TargetMetric = Literal[
+    ClaimMetric,
+    "t2v/MdR", "t2v/MnR", "v2t/MdR", "v2t/MnR",
+    "t2v-itc/MdR", "t2v-itc/MnR", "v2t-itc/MdR", "v2t-itc/MnR",
+]  # fmt: skip
+
+Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]  # names end up in file names
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Seeds = Annotated[tuple[CountOrZero, ...], Field(min_length=1, strict=False)]
+
+# Remove with the paper-profile work; `choose_profile` is the only reader.
+PAPER_PROFILE_BLOCKED = "BLIP checkpoints cannot be loaded yet"
+
+
+class Table(BaseModel):
+    """A TOML table: no unknown keys, no conversions, no change after reading."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+
+class Expected(Table):
+    train_clips: Count
+    validation_clips: CountOrZero
+    test_clips: Count
+
+
+class World(Table):
+    """The mini profile's drawn clips: each scene gives a clip and its time-reversed twin."""
+
+    seed: CountOrZero
+    train_scenes: Count
+    validation_scenes: CountOrZero
+    test_scenes: Count
+    captions_per_clip: Count
+    num_frames: Count
+    frames_per_second: Count
+    size_px: Count
+
+
+class DataSpec(Table):
+    dataset: Literal["msrvtt", "didemo", "msvd-qa", "msrvtt-qa"]
+    root: Text
+    """Folder of clips and annotation files, relative to the working directory."""
+    train_split: Literal["9k", "7k"]
+    max_tokens: Annotated[int, Field(ge=3, le=512)]
+    """Longest caption in word pieces, [CLS] and [SEP] included."""
+    expected: Expected
+    """Clips each split must hold; a run over fewer is not comparable."""
+    world: World | None = None
+    """How the clips are drawn; mini profile only."""
+
+
+class FramesSpec(Table):
+    num_frames: Count
+    size_px: Count
+    train_sampler: Sampler
+    eval_sampler: Sampler
+    decoder: Literal["decord", "pyav"]
+
+
+class ModelSpec(Table):
+    weights: Text
+    """"mini-blip", or the path of a BLIP checkpoint."""
+    temporal_attention: bool
+    time_embedding: Literal["stream", "branch", "none"]
+    time_embedding_scale: Annotated[float, Field(ge=0)]
+    """Standard deviation at the start."""
+    scaling: Literal["dynamic", "layer", "input", "none"]
+    pooling: Literal["text", "mean", "concat", "text-temporal", "text-spatial"]
+    pooling_temperature: Positive
+    pooling_space: Literal["hidden", "projected"]
+
+
+class TrainSpec(Table):
+    epochs: Count
+    batch_size: Annotated[int, Field(ge=2)]
+    """Clip-caption pairs; one pair alone has no negatives."""
+    learning_rate: Positive
+    temporal_learning_rate: Positive
+    """For the parameters that BLIP does not have."""
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup_fraction: Fraction
+    """Of all steps."""
+    max_grad_norm: Positive
+    precision: Precision
+    momentum_encoder: bool
+    momentum: Fraction
+    queue_size: CountOrZero
+    """Read only with momentum_encoder; so are momentum and distillation_alpha."""
+    distillation_alpha: Fraction
+    group_by_source: bool
+    """Clips cut from the same source video share a batch."""
+    seeds: Seeds
+    select: Literal["last", "best-validation"]
+
+
+class EvaluateSpec(Table):
+    rerank_k: Count
+    """Candidates that the cross-encoder scores again."""
+    score: Literal["itm+itc", "itm-only", "itc-only"]
+    batch_size: Count
+    precision: Precision
+
+
+class Settings(Table):
+    """Everything that decides a run's numbers, except seed and limits."""
+
+    data: DataSpec
+    frames: FramesSpec
+    model: ModelSpec
+    train: TrainSpec
+    evaluate: EvaluateSpec
+
+
+class Resolved(Settings):
+    """One variant of one spec under one profile, every value settled."""
+
+    name: str
+    title: str
+    profile: Profile
+    variant: str
+
+
+class Variant(Table):
+    name: Name
+    title: Text
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Dotted key -> value."""
+
+
+class Provenance(Table):
+    source: Literal["paper", "secondary", "reconstructed"]
+    note: Text
+
+
+class Target(Table):
+    """A published number, for the paper profile only."""
+
+    metric: TargetMetric
+    variant: str = "full"
+    value: float
+    tolerance: Annotated[float, Field(ge=0)]
+    provenance: Provenance
+
+
+class Claim(Table):
+    """`better` beats `worse` on `metric`, or it does not."""
+
+    name: Name
+    better: str
+    worse: str
+    metric: ClaimMetric
+    sentence: Text
+
+
+class Profiles(Table):
+    mini: dict[str, Any]
+    paper: dict[str, Any]
+
+
+class Spec(Table):
+    """The file as written; `resolve` gives the typed settings of one variant and profile."""
+
+    name: Name
+    title: Text
+    paper: Text
+    data: dict[str, Any] = Field(default_factory=dict)
+    frames: dict[str, Any] = Field(default_factory=dict)
+    model: dict[str, Any] = Field(default_factory=dict)
+    train: dict[str, Any] = Field(default_factory=dict)
+    evaluate: dict[str, Any] = Field(default_factory=dict)
+    variant: Annotated[tuple[Variant, ...], Field(min_length=1, strict=False)]
+    target: Annotated[tuple[Target, ...], Field(strict=False)] = ()
+    claim: Annotated[tuple[Claim, ...], Field(strict=False)] = ()
+    provenance: dict[str, Provenance] = Field(default_factory=dict)
+    profile: Profiles
+
+
+def load_spec(path: Path) -> Spec:
+    """Read and check a reproduction file; every problem in one SpecError."""
+    document = with_dotted_keys(read_toml(path))
+    found = problems(document, Spec, Settings)
+    if found:
+        count = f"{len(found)} problem{'s' if len(found) > 1 else ''}"
+        lines = [f"  {key}: {what}" for key, what in found]
+        raise SpecError("\n".join([f"{path}: {count}", *lines]))
+    return Spec.model_validate(document)
+
+
+def resolve(spec: Spec, profile: Profile, variant: str) -> Resolved:
+    """The settings of one variant under one profile; SpecError for a name the spec lacks."""
+    by_name = {entry.name: entry for entry in spec.variant}
+    if variant not in by_name:
+        hint = suggestion(variant, by_name)
+        raise SpecError(f"{spec.name}: no variant '{variant}'{hint} (it has: {', '.join(by_name)})")
+    shared = {section: getattr(spec, section) for section in SECTIONS}
+    scale = spec.profile.mini if profile == "mini" else spec.profile.paper
+    settings = merged(merged(shared, scale), nested(by_name[variant].set))
+    header = {"name": spec.name, "title": spec.title, "profile": profile, "variant": variant}
+    return Resolved.model_validate(header | settings)
+
+
+def as_dict(resolved: Resolved) -> dict[str, Any]:
+    """Plain JSON values, as records store them."""
+    return resolved.model_dump(mode="json")
+
+
+def choose_profile(spec: Spec, requested: Literal["auto", "mini", "paper"]) -> tuple[Profile, str]:
+    """The profile to run and the reason, as a phrase for the first line printed and the record.
+
+    "auto" is paper where its clips and weights are on this machine, else mini. "paper" without
+    them is a DataError that says what is missing and where it goes.
+    """
+    if requested == "mini":
+        return "mini", "asked for"
+    missing = missing_for_paper(spec)
+    if requested == "paper":
+        if missing:
+            lines = [f"  {place}: {way_out}" for place, way_out in missing]
+            note = f"  Even then: {PAPER_PROFILE_BLOCKED}. --profile mini runs without any of this."
+            raise DataError("\n".join([f"{spec.name}, profile paper: not found", *lines, note]))
+        if PAPER_PROFILE_BLOCKED:
+            raise WeightsError(f"profile paper: {PAPER_PROFILE_BLOCKED}; use --profile mini")
+        return "paper", "asked for"
+    if missing:
+        return "mini", f"not found for paper: {', '.join(place for place, _ in missing)}"
+    if PAPER_PROFILE_BLOCKED:
+        return "mini", f"paper has its clips and weights, but {PAPER_PROFILE_BLOCKED}"
+    return "paper", "its clips and weights are present"
+
+
+def missing_for_paper(spec: Spec) -> list[tuple[str, str]]:
+    """(path, way out) for the folder of clips and the checkpoint that the paper profile lacks."""
+    settings = resolve(spec, "paper", spec.variant[0].name)
+    root, weights = Path(settings.data.root), Path(settings.model.weights)
+    missing = []
+    if not root.is_dir() or not any(root.iterdir()):
+        way_out = f"put the clips and annotation files of {settings.data.dataset} into this folder"
+        missing.append((settings.data.root, way_out))
+    if not weights.exists():
+        missing.append((settings.model.weights, "put BLIP's original checkpoint there"))
+    return missing
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a reproduction file, for editors.
+
+    A table may be completed by a profile, so inside the five sections no key is required.
+    """
+    sections = Settings.model_json_schema()
+    for definition in sections["$defs"].values():
+        definition.pop("required", None)
+    schema = Spec.model_json_schema()
+    schema["$defs"] |= sections["$defs"]
+    schema["properties"] |= sections["properties"]
+    scale = {"type": "object", "properties": sections["properties"], "additionalProperties": False}
+    schema["$defs"]["Profiles"]["properties"] = dict.fromkeys(PROFILES, scale)
+    return schema
+
+
+def with_dotted_keys(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with provenance and variant.set keyed by dotted key, quoted in the file or not.
+
+    TOML reads `model.scaling = ...` as a table in a table and `"model.scaling" = ...` as one key.
+    """
+    document = dict(document)
+    if isinstance(document.get("provenance"), dict):
+        document["provenance"] = provenance_by_key(document["provenance"])
+    if isinstance(document.get("variant"), list):
+        document["variant"] = [
+            entry | {"set": flat(entry["set"])}
+            if isinstance(entry, dict) and isinstance(entry.get("set"), dict)
+            else entry
+            for entry in document["variant"]
+        ]
+    return document
+
+
+def provenance_by_key(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"model": {"scaling": {"source": ...}}} -> {"model.scaling": {"source": ...}}."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        is_parent = isinstance(value, dict) and not value.keys() & Provenance.model_fields.keys()
+        found |= provenance_by_key(value, f"{prefix}{key}.") if is_parent else {prefix + key: value}
+    return found

@@ -1,0 +1,370 @@
+"""What can be wrong with a reproduction file, in words: its syntax, its shape, its combinations.
+
+Works on plain TOML tables and dotted keys ("train.batch_size"); `litevl.spec` has the models.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from litevl.errors import SpecError
+
+Profile = Literal["mini", "paper"]
+PROFILES: tuple[Profile, ...] = ("mini", "paper")
+SHARED_BY_VARIANTS = ("data.dataset", "data.root", "data.world", "train.seeds")
+Problem = tuple[str, str]  # where (dotted key), what
+
+EXPECTED_WORDS = {
+    "string_type": "a string",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "tuple_type": "an array",
+    "dict_type": "a table",
+    "model_type": "a table",
+    "model_attributes_type": "a table",
+    "finite_number": "a finite number",
+    "string_too_short": "some text",
+    "string_pattern_mismatch": "small letters, digits and single hyphens",
+    "too_short": "at least one entry",
+}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The file's tables; SpecError, with the line, where it is not TOML or cannot be read."""
+    try:
+        return tomllib.loads(path.read_bytes().decode())
+    except FileNotFoundError:
+        folder = path.parent if path.parent.is_dir() else Path("reproductions")
+        others = ", ".join(sorted(str(other) for other in folder.glob("*.toml")))
+        hint = f"; there is {others}" if others else ""
+        raise SpecError(f"{path}: no such file{hint}") from None
+    except IsADirectoryError:
+        raise SpecError(f"{path}: a folder; name the .toml file in it") from None
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise SpecError(f"{path}: not TOML: line {line} is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"{path}: not TOML: {error}") from None
+    except RecursionError:
+        raise SpecError(f"{path}: not a reproduction: arrays or tables nested too deep") from None
+    except ValueError as error:  # a number with thousands of digits
+        raise SpecError(f"{path}: not TOML: {error}") from None
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found |= (
+            flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return found
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a.b": 1} -> {"a": {"b": 1}}."""
+    table: dict[str, Any] = {}
+    for key, value in values.items():
+        for name in reversed(key.split(".")):
+            value = {name: value}
+        table = merged(table, value)
+    return table
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over` put in, table by table; neither is changed."""
+    table = dict(base)
+    for key, value in over.items():
+        below = table.get(key)
+        both = isinstance(below, dict) and isinstance(value, dict)
+        table[key] = merged(table[key], value) if both else value
+    return table
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """ "; did you mean ...?", or nothing where no known word is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def shown(value: object) -> str:
+    """A TOML value as a message quotes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'the string "{value if len(value) <= 60 else value[:57] + "..."}"'
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        return "an array" if value else "an empty array"
+    if isinstance(value, int) and abs(value) >= 10**15:  # str() refuses thousands of digits
+        return "a number beyond any use here"
+    return str(value)
+
+
+def table_model(annotation: Any) -> type[BaseModel] | None:
+    """The table type inside an annotation: World in `World | None`, Variant in `tuple[Variant]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inside = (table_model(argument) for argument in get_args(annotation))
+    return next((model for model in inside if model is not None), None)
+
+
+def known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a table type, its tables included."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        below = table_model(field.annotation)
+        if below is not None:
+            yield from known_keys(below, f"{prefix}{name}.")
+
+
+def shape_problems(model: type[BaseModel], table: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """(kind, where, what) for each unknown key, wrong type, value out of range or missing key."""
+    try:
+        model.model_validate(table)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+    else:
+        return []
+    problems = []
+    for entry in found:
+        if entry["type"] == "too_short" and entry["input"]:
+            continue  # pydantic counts the valid entries; the invalid ones are reported already
+        what = shape_message(model, entry["type"], entry["loc"], entry["input"], entry.get("ctx"))
+        problems.append((entry["type"], where(entry["loc"], table), what))
+    return problems
+
+
+def shape_message(
+    model: type[BaseModel],
+    kind: str,
+    location: tuple[int | str, ...],
+    value: object,
+    context: Mapping[str, Any] | None,
+) -> str:
+    """One of pydantic's errors, in the words of the file."""
+    if kind == "missing":
+        return "missing"
+    if kind == "extra_forbidden":
+        parent = model
+        for name in location[:-1]:  # an array index or a free key stays in the same table type
+            field = parent.model_fields.get(str(name))
+            parent = (field and table_model(field.annotation)) or parent
+        return f"unknown key{suggestion(str(location[-1]), parent.model_fields)}"
+    if kind == "literal_error" and context:
+        choices = context["expected"].replace("'", '"')
+        hint = suggestion(value, choices.split('"')[1::2]) if isinstance(value, str) else ""
+        return f"expected {choices}, got {shown(value)}{hint}"
+    bounds = {"gt": "a number above", "ge": "at least", "le": "at most"}
+    limits = [
+        f"{words} {context[key]}" for key, words in bounds.items() if context and key in context
+    ]
+    expected = limits[0] if limits else EXPECTED_WORDS.get(kind, f"something else ({kind})")
+    return f"expected {expected}, got {shown(value)}"
+
+
+def where(location: tuple[int | str, ...], table: Mapping[str, Any]) -> str:
+    """Dotted key of a location; an entry of an array of tables goes by its name if it has one."""
+    words = ""
+    at: Any = table
+    for step in location:
+        try:
+            at = at[step]
+        except (KeyError, IndexError, TypeError):
+            at = None
+        name = at.get("name") if isinstance(step, int) and isinstance(at, dict) else step
+        words += f".{name}" if isinstance(name, str) else f"[{step}]"
+    return words.removeprefix(".")
+
+
+def conflicts(values: Mapping[str, Any], profile: str) -> list[Problem]:
+    """Combinations that cannot be meant, in one profile's values (dotted keys).
+
+    A key that is missing or has a wrong value is absent from `values`; what needs it is skipped.
+    """
+    get = values.get
+    found: list[Problem] = []
+    if get("data.dataset") not in (None, "msrvtt"):
+        found.append(("data.dataset", f'"{get("data.dataset")}" has no loader yet; "msrvtt" has'))
+    has_world = any(key.startswith("data.world.") for key in values)
+    if has_world and profile == "paper":
+        found.append(("data.world", "drawn clips belong in [profile.mini.data.world]"))
+    if get("model.weights") == "mini-blip" and profile == "paper":
+        found.append(
+            ("model.weights", '"mini-blip" has seen drawings only; name a BLIP checkpoint')
+        )
+
+    if get("model.temporal_attention") is False:
+        for key in ("model.scaling", "model.time_embedding"):
+            if get(key, "none") != "none":
+                what = f'"{get(key)}" acts on temporal attention, which is off; set it to "none"'
+                found.append((key, what))
+    if get("model.time_embedding") == "stream" and get("model.time_embedding_scale", 0) != 0:
+        what = '"stream" starts at 0, so that step 0 equals BLIP; use 0.0, or "branch"'
+        found.append(("model.time_embedding_scale", what))
+
+    batch = get("train.batch_size")
+    if batch is not None:
+        train_clips = get("data.expected.train_clips", batch)
+        if batch > train_clips:
+            what = f"{batch} is more than the training split holds ({train_clips})"
+            found.append(("train.batch_size", what))
+        if get("train.group_by_source") and batch % 2:
+            what = f"{batch} is odd; group_by_source fills a batch with pairs of clips"
+            found.append(("train.batch_size", what))
+        if get("train.momentum_encoder") and get("train.queue_size", 0) % batch:
+            what = f"{get('train.queue_size')} is not a multiple of train.batch_size ({batch})"
+            found.append(("train.queue_size", what))
+    seeds = get("train.seeds", [])
+    if len(set(seeds)) < len(seeds):
+        found.append(("train.seeds", "the same seed twice is one run, not two"))
+    if get("train.select") == "best-validation" and get("data.expected.validation_clips") == 0:
+        what = '"best-validation" needs validation clips, and the split has none; use "last"'
+        found.append(("train.select", what))
+
+    gallery = get("data.expected.test_clips")
+    if gallery is not None and get("evaluate.rerank_k", 0) > gallery:
+        what = f"{get('evaluate.rerank_k')} is more than the gallery holds ({gallery})"
+        found.append(("evaluate.rerank_k", what))
+    return found
+
+
+def problems(
+    document: Mapping[str, Any], spec: type[BaseModel], settings: type[BaseModel]
+) -> list[Problem]:
+    """Everything wrong with a document (dotted keys as `with_dotted_keys` leaves them)."""
+    found = [(key, what) for _, key, what in shape_problems(spec, document)]
+    shared = {
+        section: document[section] for section in settings.model_fields if section in document
+    }
+    shared_found, shared_bad = layer_problems(settings, shared)
+    found += shared_found
+    tables = document.get("profile")
+    scales = {p: tables[p] for p in PROFILES if p in tables} if isinstance(tables, dict) else {}
+
+    values: dict[str, dict[str, Any]] = {}
+    by_profile: dict[str, list[Problem]] = {}
+    for profile, scale in scales.items():
+        if not isinstance(scale, dict):
+            continue
+        scale_found, scale_bad = layer_problems(settings, scale)
+        found += [(f"profile.{profile}.{key}", what) for key, what in scale_found]
+        bad = shared_bad | scale_bad
+        together = flat(merged(shared, scale))
+        values[profile] = {key: v for key, v in together.items() if not is_under(key, bad)}
+        by_profile[profile] = missing_keys(settings, values[profile], bad, profile)
+        by_profile[profile] += conflicts(values[profile], profile)
+    for name, own in by_profile.items():
+        in_all = [all(problem in others for others in by_profile.values()) for problem in own]
+        prefixes = ["" if everywhere else f"profile.{name}." for everywhere in in_all]
+        found += [(pre + key, what) for pre, (key, what) in zip(prefixes, own, strict=True)]
+
+    roots = [profile_values.get("data.root") for profile_values in values.values()]
+    if len(roots) > len(set(roots)) and None not in roots:
+        what = "both profiles use this folder; drawn clips would mix with the real ones"
+        found.append(("profile.mini.data.root", what))
+    found += variant_problems(settings, document, values)
+    found += name_problems(settings, document)
+    return list(dict.fromkeys(found))
+
+
+def layer_problems(
+    settings: type[BaseModel], layer: Mapping[str, Any]
+) -> tuple[list[Problem], set[str]]:
+    """Problems of one layer of settings, which may leave keys to others; and the keys at fault."""
+    found = [entry for entry in shape_problems(settings, layer) if entry[0] != "missing"]
+    return [(key, what) for _, key, what in found], {key.split("[")[0] for _, key, _ in found}
+
+
+def is_under(key: str, tables: Iterable[str]) -> bool:
+    """Whether a dotted key is one of `tables` or lies inside one."""
+    return any(key == table or key.startswith(f"{table}.") for table in tables)
+
+
+def missing_keys(
+    settings: type[BaseModel], values: Mapping[str, Any], bad: set[str], profile: str
+) -> list[Problem]:
+    """Keys that neither the shared tables nor the profile's set; `bad` ones are told already."""
+    found = [
+        (key, "missing")
+        for kind, key, _ in shape_problems(settings, nested(values))
+        if kind == "missing" and not is_under(key, bad)
+    ]
+    has_world = any(is_under(key, ["data.world"]) for key in values.keys() | bad)
+    if profile == "mini" and not has_world and "data" not in bad:
+        found.append(("data.world", "missing; the mini profile draws its clips"))
+    return found
+
+
+def variant_problems(
+    settings: type[BaseModel],
+    document: Mapping[str, Any],
+    values: Mapping[str, Mapping[str, Any]],
+) -> list[Problem]:
+    """Problems that a variant's changes bring to settings that are right without them."""
+    found: list[Problem] = []
+    for variant in tables_in(document, "variant"):
+        changes = variant.get("set")
+        if not isinstance(changes, dict):
+            continue
+        shape_found, bad = layer_problems(settings, nested(changes))
+        good = {key: value for key, value in changes.items() if not is_under(key, bad)}
+        new = shape_found
+        what = "all variants share clips and seeds, so that their runs can be paired"
+        new += [(key, what) for key in good if is_under(key, SHARED_BY_VARIANTS)]
+        for profile, profile_values in values.items():
+            before = conflicts(profile_values, profile)
+            after = conflicts({**profile_values, **good}, profile)
+            new += [problem for problem in after if problem not in before]
+        found += [(f"variant.{variant.get('name', '?')}.{key}", what) for key, what in new]
+    return found
+
+
+def name_problems(settings: type[BaseModel], document: Mapping[str, Any]) -> list[Problem]:
+    """Variants and dotted keys that are named but do not exist, and names used twice."""
+    found: list[Problem] = []
+    variants = [str(entry.get("name")) for entry in tables_in(document, "variant")]
+    claims = [str(entry.get("name")) for entry in tables_in(document, "claim")]
+    for kind, names in (("variant", variants), ("claim", claims)):
+        twice = {name for name in names if names.count(name) > 1}
+        found += [(f"{kind}.{name}", "two entries have this name") for name in sorted(twice)]
+
+    def check(key: str, name: object) -> None:
+        if isinstance(name, str) and name not in variants:
+            found.append((key, f"no variant '{name}'{suggestion(name, variants)}"))
+
+    for claim in tables_in(document, "claim"):
+        key = f"claim.{claim.get('name', '?')}"
+        check(f"{key}.better", claim.get("better"))
+        check(f"{key}.worse", claim.get("worse"))
+        if "better" in claim and claim["better"] == claim.get("worse"):
+            found.append((key, "compares a variant with itself"))
+    targets = [
+        (str(t.get("metric")), t.get("variant", "full")) for t in tables_in(document, "target")
+    ]
+    for index, (metric, variant) in enumerate(targets):
+        check(f"target[{index}].variant", variant)
+        if (metric, variant) in targets[:index]:
+            found.append((f"target[{index}]", f"a second target for {metric} of '{variant}'"))
+
+    known = list(known_keys(settings))
+    provenance = document.get("provenance")
+    for key in provenance if isinstance(provenance, dict) else ():
+        bare = key.removeprefix("profile.mini.").removeprefix("profile.paper.")
+        if bare not in known:
+            found.append((f"provenance.{key}", f"no such setting{suggestion(bare, known)}"))
+    return found
+
+
+def tables_in(document: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """The tables of an array of tables, whatever else the file put there left out."""
+    entries = document.get(key)
+    return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
