@@ -1,0 +1,1 @@
+"""Clips and captions: annotation files, video decoding, frame cache, batches."""

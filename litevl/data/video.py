@@ -1,0 +1,424 @@
+"""Frames of a clip: which ones to look at, and how to decode them.
+
+The only file that imports decord. decord is what the field's numbers were made with, but it can
+loop for ever inside native code, so many clips are decoded in processes that the parent can kill
+(`decode_clips`), and every clip is inspected before decord sees it.
+
+Legend: K frames asked for, S = size_px.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from litevl.errors import DataError, RunError
+
+Frames = npt.NDArray[np.uint8]
+Indices = npt.NDArray[np.int64]
+
+MIN_FRAMES = 2  # one frame is a picture: no order, no motion
+START_SECONDS = 120.0  # for a decoding process to start on a loaded machine
+READY = "ready"
+
+
+# Samplers: num_available frames in the clip, num_wanted of them, as sorted indices (num_wanted,).
+# Clips shorter than num_wanted repeat frames; no index is ever outside the clip.
+
+
+def blip_uniform(num_available: int, num_wanted: int, _rng: np.random.Generator) -> Indices:
+    """BLIP's and ALPRO's grid, `np.arange(0, n, n / k, dtype=int)`: 0, d, 2d, ..., d = n // k.
+
+    numpy truncates the step, not the index, so the clip's tail is never seen, and a clip shorter
+    than num_wanted gives its first frame only. Kept to compare with BLIP's own numbers.
+    """
+    _expect_counts(num_available, num_wanted)
+    return np.arange(num_wanted, dtype=np.int64) * (num_available // num_wanted)
+
+
+def lavis_uniform(num_available: int, num_wanted: int, _rng: np.random.Generator) -> Indices:
+    """LAVIS's `load_video` grid: the same steps, with the index truncated."""
+    _expect_counts(num_available, num_wanted)
+    # In floating point as LAVIS does it. arange may give one index too many after rounding.
+    grid = np.arange(0, num_available, num_available / num_wanted)
+    return grid.astype(np.int64)[:num_wanted]
+
+
+def segment_middle(num_available: int, num_wanted: int, _rng: np.random.Generator) -> Indices:
+    """The middle frame of each of num_wanted equal segments.
+
+    A clip shorter than num_wanted gives all its frames, then repeats the last one.
+    """
+    first, last = _segments(num_available, num_wanted)
+    return _repeat_last((first + last) // 2, num_wanted)
+
+
+def segment_random(num_available: int, num_wanted: int, rng: np.random.Generator) -> Indices:
+    """One frame of each of num_wanted equal segments, drawn evenly by `rng`.
+
+    A clip shorter than num_wanted gives all its frames, then repeats the last one.
+    """
+    first, last = _segments(num_available, num_wanted)
+    return _repeat_last(rng.integers(first, last, endpoint=True), num_wanted)
+
+
+SAMPLERS: dict[str, Callable[[int, int, np.random.Generator], Indices]] = {
+    "blip-uniform": blip_uniform,
+    "lavis-uniform": lavis_uniform,
+    "segment-middle": segment_middle,
+    "segment-random": segment_random,
+}
+
+
+def _segments(num_available: int, num_wanted: int) -> tuple[Indices, Indices]:
+    """First and last frame of each segment, both (min(num_available, num_wanted),)."""
+    _expect_counts(num_available, num_wanted)
+    num_segments = min(num_available, num_wanted)
+    edges = np.arange(num_segments + 1, dtype=np.int64) * num_available // num_segments
+    return edges[:-1], edges[1:] - 1
+
+
+def _repeat_last(indices: Indices, num_wanted: int) -> Indices:
+    return np.pad(indices, (0, num_wanted - len(indices)), mode="edge")
+
+
+def _expect_counts(num_available: int, num_wanted: int) -> None:
+    if num_available < 1 or num_wanted < 1:
+        raise ValueError(f"cannot sample {num_wanted} frames of {num_available}")
+
+
+# Reading one clip.
+
+
+def count_frames(path: Path) -> int:
+    """Number of frames in the file, by reading its packets; nothing is decoded.
+
+    Raises DataError, with the reason, for a file that cannot be a whole clip: missing, empty,
+    truncated, without video, with fewer frames than its container claims, or with a single one.
+    """
+    import av
+
+    av.logging.set_level(av.logging.PANIC)  # the reason below is the message
+    _expect_file(path)
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                kinds = ", ".join(sorted({stream.type for stream in container.streams}))
+                raise DataError(f"{path}: holds no video stream, only: {kinds or 'nothing'}")
+            stream = container.streams.video[0]
+            num_claimed = len(stream.index_entries) or stream.frames
+            num_frames = num_whole = 0
+            for packet in container.demux(stream):
+                if packet.size and not packet.is_corrupt:
+                    num_whole += 1
+                    num_frames += not packet.is_discard  # cut off by an edit list: not shown
+    except (av.error.FFmpegError, OSError) as error:
+        raise DataError(f"{path}: {_reason_unreadable(path)}") from error
+    if num_whole < num_claimed:
+        raise DataError(
+            f"{path}: truncated: the container claims {num_claimed} frames, {num_whole} are there"
+        )
+    if num_frames < MIN_FRAMES:
+        raise DataError(f"{path}: holds {num_frames} frame, a clip needs at least {MIN_FRAMES}")
+    return num_frames
+
+
+def read_frames(path: Path, indices: Iterable[int] | None, size_px: int, decoder: str) -> Frames:
+    """The asked frames of a clip, in the asked order, resized to a square: (K, S, S, 3) RGB.
+
+    indices: frame numbers from 0 in display order, repeats allowed; None for all frames.
+    decoder: "decord" or "pyav". Both give the same frames, bit for bit at the clip's own size;
+             resized ones differ slightly (0.2 of 255 levels in the mean), as each brings its own
+             FFmpeg. The resize distorts the aspect ratio, as BLIP's and ALPRO's does.
+    Raises DataError when the file is not a whole clip or holds fewer frames than asked for.
+    No time limit: decord can hang on a damaged file, so use `decode_clips` for files not yet tried.
+    """
+    if decoder not in DECODERS:
+        raise DataError(f"unknown decoder {decoder!r}; known: {', '.join(DECODERS)}")
+    num_frames = count_frames(path)
+    wanted = np.arange(num_frames) if indices is None else np.asarray([*indices], dtype=np.int64)
+    if not len(wanted):
+        return np.empty((0, size_px, size_px, 3), np.uint8)
+    if wanted.min() < 0 or wanted.max() >= num_frames:
+        raise DataError(
+            f"{path}: frame {wanted.min() if wanted.min() < 0 else wanted.max()} asked for, "
+            f"the clip has frames 0 to {num_frames - 1}"
+        )
+    # From the start up to the last wanted frame, without seeking: decord's seek returns wrong
+    # frames on open-GOP H.264 (31 of 100 draws in our trial; dmlc/decord issue 195).
+    needed = np.unique(wanted)
+    frames = np.empty((len(needed), size_px, size_px, 3), np.uint8)
+    num_decoded = num_kept = 0
+    try:
+        for frame in DECODERS[decoder](path, size_px):
+            if num_decoded == needed[num_kept]:
+                frames[num_kept] = frame()
+                num_kept += 1
+            num_decoded += 1
+            if num_kept == len(needed):
+                break
+    except _DecodingError:
+        pass
+    if num_kept < len(needed):
+        raise DataError(
+            f"{path}: the container claims {num_frames} frames, "
+            f"decoding with {decoder} stops after {num_decoded}"
+        )
+    return frames[np.searchsorted(needed, wanted)]
+
+
+class _DecodingError(Exception):
+    """The decoder gave up on damaged data."""
+
+
+def _decord_frames(path: Path, size_px: int) -> Iterator[Callable[[], Frames]]:
+    """All frames in display order, resized by decord. Each comes as a call that copies it out."""
+    import decord
+
+    decord.logging.set_level(decord.logging.QUIET)
+    try:
+        reader = decord.VideoReader(
+            str(path), ctx=decord.cpu(0), width=size_px, height=size_px, num_threads=1
+        )
+        for _ in range(len(reader)):
+            yield reader.next().asnumpy
+    except (decord.DECORDError, RuntimeError, StopIteration) as error:
+        raise _DecodingError from error
+
+
+def _pyav_frames(path: Path, size_px: int) -> Iterator[Callable[[], Frames]]:
+    """All frames in display order, resized by FFmpeg. Each comes as a call that converts it."""
+    import av
+    from av.video.reformatter import Interpolation, VideoReformatter
+
+    square = VideoReformatter()  # kept: setting up the scaler costs more than using it
+
+    def convert(frame: av.VideoFrame) -> Frames:
+        resized = square.reformat(
+            frame,
+            width=size_px,
+            height=size_px,
+            format="rgb24",
+            interpolation=Interpolation.BILINEAR,  # decord's
+        )
+        return resized.to_ndarray().astype(np.uint8, copy=False)
+
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"
+            for frame in container.decode(stream):
+                if frame.is_corrupt:
+                    return
+                yield lambda frame=frame: convert(frame)
+    except av.error.FFmpegError as error:
+        raise _DecodingError from error
+
+
+DECODERS: dict[str, Callable[[Path, int], Iterator[Callable[[], Frames]]]] = {
+    "decord": _decord_frames,
+    "pyav": _pyav_frames,
+}
+
+
+def _expect_file(path: Path) -> None:
+    if not path.exists():
+        raise DataError(f"{path}: missing: no such file")
+    if not path.is_file():
+        raise DataError(f"{path}: not a file")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: empty: 0 bytes")
+
+
+def _reason_unreadable(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            start = file.read(12)
+    except OSError as error:
+        return f"cannot be opened: {error.strerror}"
+    if start[4:8] == b"ftyp":
+        return "truncated: begins as an MP4 file but ends before its index (moov) is complete"
+    return "not a video file that FFmpeg knows"
+
+
+# Reading many clips, in processes that can be killed.
+
+
+@dataclass(frozen=True)
+class DecodeJob:
+    """One clip to decode: all its frames, or those at `indices`."""
+
+    clip_id: str
+    path: Path
+    indices: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a clip could not be decoded. The reason begins with the clip's path."""
+
+    clip_id: str
+    reason: str
+
+
+def decode_clips(
+    jobs: Iterable[DecodeJob],
+    size_px: int,
+    decoder: str,
+    num_workers: int,
+    timeout_seconds: float,
+    progress: bool = False,
+) -> Iterator[tuple[str, Frames | Failure]]:
+    """Decode clips in `num_workers` processes; yield (clip id, frames (K, S, S, 3) or Failure).
+
+    Clips come in the order in which they are done. A clip that takes longer than timeout_seconds is
+    a Failure, and so is one that brings its process down; both cost a new process, nothing else.
+    progress: show a bar on stderr. Raises RunError when the processes cannot be started.
+    """
+    waiting = deque(jobs)
+    num_workers = min(num_workers, len(waiting))
+    workers: list[_Worker] = []
+    bar = tqdm(total=len(waiting), desc="decoding", unit="clip", disable=not progress)
+    try:
+        for _ in range(num_workers):
+            workers.append(_Worker(size_px, decoder, timeout_seconds))
+        while workers:
+            for worker in _ready_or_overdue(workers):
+                job, answer = worker.job, worker.answer()
+                # The next clip is handed out before this one is yielded, so that no process waits
+                # for what the caller does with the frames.
+                if not waiting:
+                    worker.kill()
+                    workers.remove(worker)
+                elif not worker.is_alive:
+                    worker.start()
+                else:
+                    worker.give(waiting.popleft())
+                if job is not None and answer is not None:
+                    bar.update()
+                    yield job.clip_id, answer
+    finally:
+        bar.close()
+        for worker in workers:
+            worker.kill()
+
+
+class _Worker:
+    """A decoding process as its parent sees it: the clip it is busy with, and until when."""
+
+    def __init__(self, size_px: int, decoder: str, timeout_seconds: float) -> None:
+        self.size_px, self.decoder, self.timeout_seconds = size_px, decoder, timeout_seconds
+        self.start()
+
+    def start(self) -> None:
+        # spawn: a forked child of a process that has used torch or FFmpeg threads can deadlock.
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(
+            target=_serve, args=(theirs, self.size_px, self.decoder), daemon=True
+        )
+        with _interrupts_held_back():
+            self.process.start()
+        theirs.close()  # so that the pipe ends when the process does
+        self.job: DecodeJob | None = None  # starting
+        self.deadline = time.monotonic() + START_SECONDS
+        self.is_alive = True
+
+    def give(self, job: DecodeJob) -> None:
+        self.job = job
+        self.deadline = time.monotonic() + self.timeout_seconds
+        with contextlib.suppress(BrokenPipeError):  # it died just now; `answer` will say so
+            self.pipe.send(job)
+
+    def answer(self) -> Frames | Failure | None:
+        """What the process says of its clip; None for "ready". Kills it when it is overdue."""
+        if not self.pipe.poll():
+            self.kill()
+            return self._failed(f"decoding took over {self.timeout_seconds:g} s and was stopped")
+        try:
+            said, value = self.pipe.recv()
+            if said == "frames":
+                frames = np.empty(value, np.uint8)
+                self.pipe.recv_bytes_into(memoryview(frames).cast("B"))
+                return frames
+        except (EOFError, OSError):
+            self.process.join()
+            code = self.process.exitcode or 0
+            cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            self.kill()
+            return self._failed(f"the decoder brought its process down ({cause})")
+        if said == "bug":
+            raise RuntimeError(f"decoding {self.job}: {value}")
+        return Failure(self.job.clip_id, value) if self.job is not None else None
+
+    def kill(self) -> None:
+        if self.is_alive:
+            self.is_alive = False
+            self.process.kill()
+            self.process.join()
+            self.process.close()
+            self.pipe.close()
+
+    def _failed(self, reason: str) -> Failure:
+        if self.job is None:
+            raise RunError(
+                f"a decoding process could not start: {reason}\n"
+                '  A script that calls litevl needs `if __name__ == "__main__":` around its calls.'
+            )
+        return Failure(self.job.clip_id, f"{self.job.path}: {reason}")
+
+
+def _ready_or_overdue(workers: list[_Worker]) -> list[_Worker]:
+    """Wait until a process has answered or one has used up its time; return all of those."""
+    patience_seconds = min(worker.deadline for worker in workers) - time.monotonic()
+    ready = wait([worker.pipe for worker in workers], timeout=max(0.0, patience_seconds))
+    now = time.monotonic()
+    return [worker for worker in workers if worker.pipe in ready or now >= worker.deadline]
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Keep Ctrl-C from the processes started inside: the parent ends them, without tracebacks."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _serve(pipe: Connection, size_px: int, decoder: str) -> None:
+    """Life of a decoding process: answer each job with ("frames", shape) and the bytes, or why not.
+
+    Frames go through the pipe, not through shared memory: containers often have 64 MB of the
+    latter, and a killed process would leave its share behind.
+    """
+    # FFmpeg's own chatter; what matters of it comes back as a reason.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    pipe.send((READY, None))
+    with contextlib.suppress(EOFError):  # the parent is gone
+        while True:
+            job = pipe.recv()
+            try:
+                frames = read_frames(job.path, job.indices, size_px, decoder)
+            except DataError as error:
+                pipe.send(("failure", str(error)))
+            except Exception:
+                pipe.send(("bug", traceback.format_exc()))
+            else:
+                pipe.send(("frames", frames.shape))
+                pipe.send_bytes(memoryview(frames).cast("B"))
