@@ -1,0 +1,89 @@
+"""From a spec to its runs: one per variant and seed, each with an id that holds its settings."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from litevl.errors import DataError, SpecError
+from litevl.spec import Profile, Resolved, Spec, as_dict, resolve
+
+State = Literal["done", "failed", "missing"]
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One training and evaluation, settled to the last value."""
+
+    id: str
+    resolved: Resolved
+    seed: int
+    subset: int | None
+    max_steps: int | None
+
+
+def plan(
+    spec: Spec,
+    profile: Profile,
+    variants: Sequence[str],
+    seeds: Sequence[int],
+    subset: int | None,
+    max_steps: int | None,
+) -> tuple[PlannedRun, ...]:
+    """The runs of a spec under a profile, each once; all of the first seed come first.
+
+    No `variants` means all of the spec's, no `seeds` the profile's own. Seed by seed, so that a
+    plan cut short has compared every variant on at least one seed. SpecError for unknown variants.
+    """
+    known = [variant.name for variant in spec.variant]
+    unknown = [name for name in dict.fromkeys(variants) if name not in known]
+    if unknown:
+        names = ", ".join(unknown)
+        raise SpecError(f"{spec.name}: no such variant: {names} (it has: {', '.join(known)})")
+    settings = [resolve(spec, profile, name) for name in dict.fromkeys(variants or known)]
+    return tuple(
+        planned(resolved, seed, subset, max_steps)
+        for seed in dict.fromkeys(seeds or settings[0].train.seeds)  # the same for all variants
+        for resolved in settings
+    )
+
+
+def planned(resolved: Resolved, seed: int, subset: int | None, max_steps: int | None) -> PlannedRun:
+    """One run with its id: names a reader knows it by, then a key of all that changes its numbers.
+
+    Titles and the list of seeds are left out of the key: neither changes what this run computes.
+    """
+    settings = as_dict(resolved)
+    del settings["title"], settings["train"]["seeds"]
+    decides = {"settings": settings, "seed": seed, "subset": subset, "max_steps": max_steps}
+    text = json.dumps(decides, sort_keys=True, separators=(",", ":"))
+    key = hashlib.sha256(text.encode()).hexdigest()
+    name = f"{resolved.name}-{resolved.profile}-{resolved.variant}-s{seed}-{key[:8]}"
+    return PlannedRun(name, resolved, seed, subset, max_steps)
+
+
+def record_path(run: PlannedRun, records_dir: Path) -> Path:
+    """Where the record of a run lies below the folder of all records."""
+    return records_dir / run.resolved.name / f"{run.id}.json"
+
+
+def state(run: PlannedRun, records_dir: Path) -> State:
+    """What the run's record says: "done" only if it is whole and its per-query values are there.
+
+    A damaged record is "failed"; an interrupted run, or the record of another id, is "missing".
+    """
+    from litevl.record import read_record  # numpy; listing choices on the way here needs none
+
+    path = record_path(run, records_dir)
+    if not path.exists():
+        return "missing"
+    try:
+        record = read_record(path)
+    except DataError:
+        return "failed"
+    if record.status == "failed":
+        return "failed"
+    is_whole = record.status == "complete" and path.with_suffix(".npz").exists()
+    return "done" if is_whole and record.run.id == run.id else "missing"
