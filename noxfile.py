@@ -1,7 +1,7 @@
 """The suite's commands: `nox -l` lists them, arguments after `--` go through.
 
-All sessions but `lint` share one environment, `.nox/litevl`: torch is large, and three copies of
-it would take longer to install than the mini reproduction takes to run.
+All sessions share one environment, `.nox/litevl`, which the first of them installs: torch is large,
+and a copy of it for each session would cost minutes and gigabytes.
 """
 
 import hashlib
@@ -13,8 +13,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.default_venv_backend = "virtualenv"  # uv does not see a torch build kept on this disk
-nox.options.reuse_existing_virtualenvs = True
+nox.options.default_venv_backend = "none"
 nox.options.sessions = ["lint", "typecheck", "tests"]
 
 LOCK = "requirements.lock"
@@ -37,7 +36,7 @@ def shared_environment(session: nox.Session) -> Path:
     if not (stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted):
         session.log(f"installing {folder.relative_to(Path.cwd())} (torch is the largest part)")
         session.run_install(sys.executable, "-m", "venv", "--clear", str(folder), external=True)
-        groups = nox.project.dependency_groups(PYPROJECT, "tests", "typecheck")
+        groups = nox.project.dependency_groups(PYPROJECT, "dev")
         pip = [str(programs / "python"), "-m", "pip", "install", "--constraint", LOCK]
         session.run_install(*pip, "--editable", ".", *groups, external=True)
         stamp.write_text(wanted, encoding="utf-8")
@@ -53,17 +52,16 @@ def run(session: nox.Session, program: str, *arguments: str, **environment: str)
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check the code with ruff."""
-    session.install("--constraint", LOCK, *nox.project.dependency_groups(PYPROJECT, "lint"))
-    session.run("ruff", "check", *(session.posargs or ["."]))
+    run(session, "ruff", "check")
 
 
-@nox.session(venv_backend="none")
+@nox.session
 def typecheck(session: nox.Session) -> None:
     """Check the types of litevl/ with mypy, in strict mode."""
     run(session, "mypy")
 
 
-@nox.session(venv_backend="none")
+@nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests with branch coverage; with arguments of your own, only the tests they name."""
     whole = ["--numprocesses=auto", "--maxprocesses=8", "--cov", "--cov-fail-under=90"]
@@ -71,19 +69,19 @@ def tests(session: nox.Session) -> None:
     run(session, "pytest", "-q", *([] if session.posargs else whole), OMP_NUM_THREADS="1")
 
 
-@nox.session(name="reproduce-msrvtt", venv_backend="none")
+@nox.session(name="reproduce-msrvtt")
 def reproduce_msrvtt(session: nox.Session) -> None:
     """Reproduce the text-video retrieval on MSR-VTT: train, evaluate, report."""
     run(session, "litevl", "run", "reproductions/msrvtt.toml")
 
 
-@nox.session(venv_backend="none")
+@nox.session
 def report(session: nox.Session) -> None:
     """Render the reports again from the records in reports/."""
     run(session, "litevl", "report")
 
 
-@nox.session(name="pretrain-mini-blip", venv_backend="none")
+@nox.session(name="pretrain-mini-blip")
 def pretrain_mini_blip(session: nox.Session) -> None:
     """Train mini-BLIP again on still images and say how close it came to the shipped one."""
     run(session, "python", "-m", "litevl.engine.pretrain")

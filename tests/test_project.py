@@ -27,7 +27,7 @@ RUNNABLE_SESSIONS = {
 
 START = "python3 -m venv .venv && .venv/bin/pip install nox && .venv/bin/nox -s "
 # What torch brings for its platform; the lock's header says why it is not pinned.
-PLATFORM_PACKAGES = re.compile(r"nvidia-|cuda-|triton|setuptools$")
+PLATFORM_PACKAGES = re.compile(r"nvidia-|cuda-|triton")
 
 MACHINE_PATH = re.compile(rb"(?<![\w.~}])/(?:work|opt|root|home|mnt|Users)/[\w.]|[A-Z]:\\\\?Users")
 REGISTRY = re.compile(rb"index[-_]url|find[-_]links|files\.python[h]osted|py[p]i\.org/simple")
