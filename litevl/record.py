@@ -1,0 +1,299 @@
+"""One run, one record: a JSON file of a few kB, and beside it the value of every query as `.npz`.
+
+`write_record` leaves either a whole record or none: each file is written under a temporary name,
+flushed to disk and renamed, the JSON last, so that a JSON file means that all of it is there.
+"""
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from litevl.errors import DataError, RunError
+from litevl.schema import (
+    OPTIONAL_QUERY_ARRAYS,
+    QUERY_ARRAYS,
+    SCHEMA,
+    STRIPS_ARRAYS,
+    Arrays,
+    Part,
+    PlanFile,
+    Record,
+    array_problems,
+)
+
+__all__ = [
+    "PlanFile",
+    "Record",
+    "code_state",
+    "hardware",
+    "package_versions",
+    "read_arrays",
+    "read_plan",
+    "read_record",
+    "read_strips",
+    "write_plan",
+    "write_record",
+]
+
+PACKAGES = (
+    "accelerate",
+    "av",
+    "decord",
+    "huggingface-hub",
+    "matplotlib",
+    "numpy",
+    "pandas",
+    "pydantic",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+
+AnyPart = TypeVar("AnyPart", bound=Part)
+
+
+def write_record(
+    folder: Path,
+    record: Record | Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]] | None = None,
+    strips: Mapping[str, NDArray[Any]] | None = None,
+) -> Path:
+    """Write `<run id>.json`, its `.npz` and `.strips.npz` into the folder; returns the JSON's path.
+
+    arrays: see QUERY_ARRAYS, needed for a complete run.   strips: see STRIPS_ARRAYS.
+    Raises ValueError for a record or arrays that do not fit the schema (our mistake), RunError
+    when the disk is full or the folder cannot be written. Files of other runs are never touched.
+    """
+    checked = record if isinstance(record, Record) else Record.model_validate(dict(record))
+    if checked.status == "complete" and arrays is None:
+        raise ValueError("a complete run needs its per-query arrays")
+    path = folder / f"{checked.run.id}.json"
+    files = [(".strips.npz", strips), (".npz", arrays)]
+    for suffix, content in files:
+        problems = array_problems(content, *_tables(suffix)) if content is not None else []
+        if problems:
+            raise ValueError(f"{path.stem}{suffix}: " + "; ".join(problems))
+    for suffix, content in files:
+        if content is not None:
+            _write_atomically(path.with_suffix(suffix), _saver(content))
+    _write_atomically(path, lambda file: file.write(_as_json(checked)))
+    return path
+
+
+def write_plan(folder: Path, profile: str, plan: PlanFile | Mapping[str, Any]) -> Path:
+    """Write `<profile>.plan.json` into the folder of records; returns its path. Errors as above."""
+    checked = plan if isinstance(plan, PlanFile) else PlanFile.model_validate(dict(plan))
+    path = folder / f"{profile}.plan.json"
+    _write_atomically(path, lambda file: file.write(_as_json(checked)))
+    return path
+
+
+def read_record(path: Path) -> Record:
+    """The record in a JSON file. DataError, naming the file, if it is not a whole record."""
+    return _read_json(path, Record)
+
+
+def read_plan(path: Path) -> PlanFile:
+    """The plan in a `<profile>.plan.json`. DataError, naming the file, if it is not one."""
+    return _read_json(path, PlanFile)
+
+
+def read_arrays(path: Path) -> Arrays:
+    """The per-query arrays beside a record; path: its JSON or its .npz. DataError if damaged."""
+    return _read_npz(path.with_suffix(".npz"), *_tables(".npz"))
+
+
+def read_strips(path: Path) -> Arrays | None:
+    """The film strips beside a record's JSON, None if it has none. DataError if damaged."""
+    strips = path.with_suffix(".strips.npz")
+    return _read_npz(strips, *_tables(".strips.npz")) if strips.exists() else None
+
+
+def _tables(suffix: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The required and the optional arrays of one kind of file."""
+    return (STRIPS_ARRAYS, {}) if suffix == ".strips.npz" else (QUERY_ARRAYS, OPTIONAL_QUERY_ARRAYS)
+
+
+def _as_json(part: Part) -> bytes:
+    document = part.model_dump(mode="json", by_alias=True)
+    return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _saver(arrays: Mapping[str, NDArray[Any]]) -> Callable[[IO[bytes]], object]:
+    # Into memory first: numpy's zip writer seeks, and a full disk then shows as one plain error.
+    buffer, named = io.BytesIO(), dict[str, Any](arrays)
+    np.savez_compressed(buffer, **named)
+    return lambda file: file.write(buffer.getbuffer())
+
+
+def _write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        if os.name == "posix":  # elsewhere a folder cannot be flushed
+            _flush_folder(path.parent)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(
+                f"{path}: no space left on the disk.\n"
+                "  Finished runs are intact. Free some space, or choose another folder with "
+                "--output, then repeat the command: it goes on where it stopped."
+            ) from error
+        raise RunError(
+            f"{path}: cannot be written ({error.strerror}).\n"
+            "  Choose a folder you may write to with --output."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):  # gone already, or in a folder that never was
+            temporary.unlink()
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_json(path: Path, model: type[AnyPart]) -> AnyPart:
+    way_out = "Move the file away and run again to make a new one."
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        if where == "schema":
+            first["msg"] = f"this version reads schema {SCHEMA}, found {first['input']!r}"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise DataError(
+            f"{path}: damaged, or written by another version: {where}: {first['msg']}{more}\n"
+            f"  {way_out}"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}). {way_out}") from error
+
+
+def _read_npz(path: Path, required: dict[str, str], optional: dict[str, str]) -> Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except Exception as error:  # numpy, zipfile and zlib raise many kinds for a damaged file
+        raise DataError(
+            f"{path}: the per-query values cannot be read ({error}).\n"
+            "  Remove it together with its .json and run again."
+        ) from error
+    problems = array_problems(arrays, required, optional)
+    if problems:
+        raise DataError(f"{path}: damaged, or written by another version: " + "; ".join(problems))
+    return arrays
+
+
+def code_state(repo: Path) -> dict[str, Any]:
+    """What code runs: {"version", "commit", "dirty"}, for `Code`.
+
+    repo: the folder that holds the package `litevl`. Outside git, `commit` is "source:" and a hash
+    of the package's Python files, which names the code as exactly. dirty: the package or the
+    reproductions differ from the commit; other files cannot change a number.
+    """
+    version = _version("litevl") or "not installed"
+    tracked = _output_of("git", "-C", str(repo), "ls-files", "litevl/__init__.py")
+    commit = _output_of("git", "-C", str(repo), "rev-parse", "HEAD")
+    if not tracked or not commit:  # also an environment inside somebody else's checkout
+        digest = hashlib.sha256()
+        for path in sorted((repo / "litevl").rglob("*.py")):
+            digest.update(path.relative_to(repo).as_posix().encode() + b"\0" + path.read_bytes())
+        return {"version": version, "commit": f"source:{digest.hexdigest()[:40]}", "dirty": False}
+    changes = _output_of(
+        *("git", "--no-optional-locks", "-C", str(repo)),
+        *("status", "--porcelain", "--", "litevl", "reproductions"),
+    )
+    return {"version": version, "commit": commit, "dirty": changes != ""}
+
+
+def package_versions() -> dict[str, str]:
+    """Installed version of every package a number could depend on; absent ones are left out."""
+    return {name: found for name in PACKAGES if (found := _version(name)) is not None}
+
+
+def hardware(device: str) -> dict[str, Any]:
+    """The machine a run used, for `Hardware`. device: as torch names it, "cpu" or "cuda:0"."""
+    import torch  # only a run comes here, and it has torch already
+
+    if device.startswith("cuda"):
+        device = f"{device} ({torch.cuda.get_device_name(device)})"
+    return {
+        "device": device,
+        "processor": _processor(),
+        "cores": _usable_cores(),
+        "memory_gib": round(_memory_bytes() / 2**30, 1),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _output_of(*command: str) -> str | None:
+    """What a command prints, without the line end; None if it is absent, fails or hangs."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    """The processor's trade name on Linux and macOS, else what Python knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return (
+        (named[0] if named else None)
+        or _output_of("sysctl", "-n", "machdep.cpu.brand_string")
+        or platform.processor()
+        or platform.machine()
+    )
+
+
+def _usable_cores() -> int:
+    """Cores this process may run on; a container or `taskset` can allow fewer than exist."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _memory_bytes() -> int:
+    """Physical memory of the machine; 0 where neither POSIX nor sysctl tells."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):  # a name this system does not have
+        return int(_output_of("sysctl", "-n", "hw.memsize") or 0)

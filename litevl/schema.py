@@ -1,0 +1,267 @@
+"""The schema of a record and of a plan file, version 1.
+
+Shapes: Q queries, G gallery clips, K retrieved clips, E example queries, T frames, S pixels.
+
+A change that would make an old file unreadable, or mean something else, raises SCHEMA.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from litevl.spec import Claim, Provenance, Target
+
+Arrays = dict[str, NDArray[Any]]
+Status = Literal["complete", "failed", "interrupted"]
+
+SCHEMA = 1
+
+# Name -> kinds of numpy dtype, then axes: a letter has one length per file, a digit is that length.
+QUERY_ARRAYS = {
+    "query_ids": "U Q",
+    "captions": "U Q",
+    "gallery_ids": "U G",
+    "clusters": "iu Q",
+    "truth": "iu Q",
+    "t2v_ranks": "iu Q 2",
+    "v2t_ranks": "iu G 2",
+}
+OPTIONAL_QUERY_ARRAYS = {
+    "t2v_itc_ranks": "iu Q 2",
+    "v2t_itc_ranks": "iu G 2",
+    "order_right": "f Q",
+    "t2v_shuffled_ranks": "iu Q 2",
+    "t2v_top": "iu Q K",
+    "t2v_top_scores": "f Q K",
+}
+STRIPS_ARRAYS = {
+    "queries": "iu E",
+    "top": "iu E K",
+    "scores": "f E K",
+    "frames": "u E K T S S 3",
+    "frame_weights": "f E K T",
+    "right": "b E",
+}
+
+
+class Part(BaseModel):
+    """A piece of a record: frozen, nothing unknown, nothing infinite."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True
+    )
+
+
+class Limits(Part):
+    """What cut the run short on purpose; None means no limit."""
+
+    subset: int | None = None
+    max_steps: int | None = None
+
+
+class RunPart(Part):
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]  # it names files
+    spec: str
+    title: str
+    profile: Literal["mini", "paper"]
+    profile_reason: str
+    variant: str
+    seed: int
+    started: str
+    comparable: bool
+    not_comparable_because: tuple[str, ...] = ()
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _reasons_fit(self) -> Self:
+        if self.comparable == bool(self.not_comparable_because):
+            raise ValueError("a comparable run has no not_comparable_because, any other has some")
+        return self
+
+
+class Code(Part):
+    """What ran. commit: a git hash, or "source:<hash of the package's files>" outside git."""
+
+    version: str
+    commit: str | None
+    dirty: bool
+
+
+class Hardware(Part):
+    device: str
+    processor: str
+    cores: int
+    memory_gib: float
+    python: str
+    platform: str
+    threads: int
+
+
+class SplitCounts(Part):
+    """Clips the spec expects, found and broken, and captions of the clips used."""
+
+    expected: int
+    found: int
+    broken: int
+    captions: int
+
+
+class DataPart(Part):
+    dataset: str
+    fingerprint: str
+    splits: dict[str, SplitCounts]
+    notes: tuple[str, ...] = ()
+
+
+class Weights(Part):
+    """Where the weights came from, and what became of every tensor."""
+
+    source: str
+    sha256: str
+    loaded: int
+    new_by_design: tuple[str, ...]
+    dropped_by_design: tuple[str, ...]
+
+
+class Timings(Part):
+    data: float
+    train: float
+    evaluate: float
+    total: float
+
+
+class Cost(Part):
+    parameters: int
+    flops_per_clip: int
+    flops_per_pair: int
+    peak_memory_gib: float
+    device_hours: float
+
+
+class Selection(Part):
+    select: Literal["last", "best-validation"]
+    epoch: int
+
+
+class Value(Part):
+    """A metric with its 95 % interval over n queries; no ends where no interval can be given."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _ends_in_order(self) -> Self:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("an interval has both ends or neither")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"the interval starts at {self.low} and ends at {self.high}")
+        return self
+
+
+class Metrics(Part):
+    test: dict[str, Value] = {}
+    validation: dict[str, Value] = {}
+
+
+class TrainPoint(Part):
+    step: int
+    loss: float
+    vtc: float
+    vtm: float
+    learning_rate: float
+
+
+class ValidationPoint(Part):
+    step: int
+    recall_at_1: Annotated[float, Field(alias="t2v/R@1")]
+    order_accuracy: float
+
+
+class Curves(Part):
+    train: tuple[TrainPoint, ...] = ()
+    validation: tuple[ValidationPoint, ...] = ()
+
+
+class Record(Part):
+    """Everything one run leaves behind except its per-query arrays; see `read_record`."""
+
+    schema_version: Annotated[Literal[1], Field(alias="schema")] = 1
+    status: Status
+    error: str | None = None
+    run: RunPart
+    spec: dict[str, Any]
+    code: Code
+    packages: dict[str, str]
+    hardware: Hardware
+    data: DataPart | None = None
+    weights: Weights | None = None
+    timings_seconds: Timings | None = None
+    cost: Cost | None = None
+    selection: Selection | None = None
+    metrics: Metrics = Metrics()
+    curves: Curves = Curves()
+    temporal_scale: tuple[tuple[float, ...], ...] | None = None
+
+    @model_validator(mode="after")
+    def _status_fits(self) -> Self:
+        parts = {
+            "data": self.data,
+            "weights": self.weights,
+            "timings_seconds": self.timings_seconds,
+            "cost": self.cost,
+            "selection": self.selection,
+            "metrics.test": self.metrics.test or None,
+        }
+        missing = [name for name, part in parts.items() if part is None]
+        if self.status == "complete" and (missing or self.error is not None):
+            raise ValueError(f"a complete run has no error and no part missing; missing: {missing}")
+        if self.status == "failed" and not self.error:
+            raise ValueError("a failed run says in error what went wrong")
+        if len({len(layer) for layer in self.temporal_scale or ()}) > 1:
+            raise ValueError("temporal_scale should have the same frames in every layer")
+        return self
+
+
+class VariantTitle(Part):
+    name: str
+    title: str
+
+
+class PlanFile(Part):
+    """What one command meant to run: which records a report shows, and what it tests with them."""
+
+    ids: tuple[str, ...]
+    spec_file: str
+    claims: tuple[Claim, ...] = ()
+    targets: tuple[Target, ...] = ()
+    provenance: dict[str, Provenance] = {}
+    variants: tuple[VariantTitle, ...]
+    command: str
+
+
+def array_problems(
+    arrays: Mapping[str, NDArray[Any]], required: dict[str, str], optional: dict[str, str]
+) -> list[str]:
+    """What keeps the arrays from being the ones described, one line each."""
+    known, sizes = required | optional, dict[str, int]()
+    problems = [f"{name} is missing" for name in required if name not in arrays]
+    for name, array in arrays.items():
+        if name not in known:
+            problems.append(f"{name} is unknown")
+            continue
+        kinds, *axes = known[name].split()
+        fits = array.dtype.kind in kinds and array.ndim == len(axes)
+        for axis, size in zip(axes, array.shape, strict=False):
+            wanted = int(axis) if axis.isdigit() else sizes.setdefault(axis, size)
+            fits = fits and wanted == size
+        if not fits:
+            wanted_shape = ", ".join(axes)
+            problems.append(f"{name} should be ({wanted_shape}), got {array.dtype} {array.shape}")
+        elif array.dtype.kind == "f" and not np.isfinite(array).all():
+            problems.append(f"{name} holds NaN or infinity")
+    return problems
