@@ -8,6 +8,7 @@ Legend: K frames asked for, S = size_px.
 """
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
@@ -222,7 +223,7 @@ def _pyav_frames(path: Path, size_px: int) -> Iterator[Callable[[], Frames]]:
             for frame in container.decode(stream):
                 if frame.is_corrupt:
                     return
-                yield lambda frame=frame: convert(frame)
+                yield functools.partial(convert, frame)
     except av.error.FFmpegError as error:
         raise _DecodingError from error
 
@@ -351,7 +352,7 @@ class _Worker:
             said, value = self.pipe.recv()
             if said == "frames":
                 frames = np.empty(value, np.uint8)
-                self.pipe.recv_bytes_into(memoryview(frames).cast("B"))
+                self.pipe.recv_bytes_into(frames.data.cast("B"))
                 return frames
         except (EOFError, OSError):
             self.process.join()
@@ -421,4 +422,4 @@ def _serve(pipe: Connection, size_px: int, decoder: str) -> None:
                 pipe.send(("bug", traceback.format_exc()))
             else:
                 pipe.send(("frames", frames.shape))
-                pipe.send_bytes(memoryview(frames).cast("B"))
+                pipe.send_bytes(frames.data.cast("B"))
