@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -114,11 +115,11 @@ def count_frames(path: Path) -> int:
     av.logging.set_level(av.logging.PANIC)  # the reason below is the message
     _expect_file(path)
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 kinds = ", ".join(sorted({stream.type for stream in container.streams}))
                 raise DataError(f"{path}: holds no video stream, only: {kinds or 'nothing'}")
-            stream = container.streams.video[0]
+            stream = container.streams.best("video")
             num_claimed = len(stream.index_entries) or stream.frames
             num_frames = num_whole = 0
             for packet in container.demux(stream):
@@ -189,12 +190,19 @@ def _decord_frames(path: Path, size_px: int) -> Iterator[Callable[[], Frames]]:
     import decord
 
     decord.logging.set_level(decord.logging.QUIET)
+
+    def pixels(frame: Any) -> Frames:
+        # Rows are padded to 64 bytes, and where a pixel's share of that comes to 4 bytes or more,
+        # decord says so: (48, 48, 4) for a 48 px square. The colours are the row's first bytes.
+        rows: Frames = frame.asnumpy().reshape(size_px, -1)
+        return rows[:, : 3 * size_px].reshape(size_px, size_px, 3)
+
     try:
         reader = decord.VideoReader(
             str(path), ctx=decord.cpu(0), width=size_px, height=size_px, num_threads=1
         )
         for _ in range(len(reader)):
-            yield reader.next().asnumpy
+            yield functools.partial(pixels, reader.next())
     except (decord.DECORDError, RuntimeError, StopIteration) as error:
         raise _DecodingError from error
 
@@ -217,8 +225,8 @@ def _pyav_frames(path: Path, size_px: int) -> Iterator[Callable[[], Frames]]:
         return resized.to_ndarray().astype(np.uint8, copy=False)
 
     try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
+        with av.open(str(path), metadata_errors="replace") as container:
+            stream = container.streams.best("video")
             stream.thread_type = "NONE"
             for frame in container.decode(stream):
                 if frame.is_corrupt:
