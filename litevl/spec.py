@@ -11,8 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from litevl.errors import DataError, SpecError, WeightsError
 from litevl.spec_problems import (
-    PROFILES,
-    Profile,
     flat,
     merged,
     nested,
@@ -21,6 +19,8 @@ from litevl.spec_problems import (
     suggestion,
 )
 
+Profile = Literal["mini", "paper"]
+PROFILES: tuple[Profile, ...] = ("mini", "paper")
 SECTIONS = ("data", "frames", "model", "train", "evaluate")
 
 Sampler = Literal["blip-uniform", "lavis-uniform", "segment-middle", "segment-random"]
@@ -39,8 +39,9 @@ TargetMetric = Literal[
 
 Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]  # names end up in file names
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
+LARGEST = 2**32 - 1  # what every random generator takes as a seed, and far above any count
+Count = Annotated[int, Field(ge=1, le=LARGEST)]
+CountOrZero = Annotated[int, Field(ge=0, le=LARGEST)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Seeds = Annotated[tuple[CountOrZero, ...], Field(min_length=1, strict=False)]
@@ -116,7 +117,7 @@ class ModelSpec(Table):
 
 class TrainSpec(Table):
     epochs: Count
-    batch_size: Annotated[int, Field(ge=2)]
+    batch_size: Annotated[int, Field(ge=2, le=LARGEST)]
     """Clip-caption pairs; one pair alone has no negatives."""
     learning_rate: Positive
     temporal_learning_rate: Positive
@@ -221,8 +222,11 @@ class Spec(Table):
 
 def load_spec(path: Path) -> Spec:
     """Read and check a reproduction file; every problem in one SpecError."""
-    document = with_dotted_keys(read_toml(path))
-    found = problems(document, Spec, Settings)
+    try:
+        document = with_dotted_keys(read_toml(path))
+        found = problems(document, Spec, Settings)
+    except RecursionError:
+        raise SpecError(f"{path}: arrays or tables nested too deep to be a spec") from None
     if found:
         count = f"{len(found)} problem{'s' if len(found) > 1 else ''}"
         lines = [f"  {key}: {what}" for key, what in found]

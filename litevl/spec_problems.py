@@ -4,17 +4,17 @@ Works on plain TOML tables and dotted keys ("train.batch_size"); `litevl.spec` h
 """
 
 import difflib
+import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from litevl.errors import SpecError
 
-Profile = Literal["mini", "paper"]
-PROFILES: tuple[Profile, ...] = ("mini", "paper")
+PROFILES = ("mini", "paper")
 SHARED_BY_VARIANTS = ("data.dataset", "data.root", "data.world", "train.seeds")
 Problem = tuple[str, str]  # where (dotted key), what
 
@@ -39,9 +39,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_bytes().decode())
     except FileNotFoundError:
-        folder = path.parent if path.parent.is_dir() else Path("reproductions")
-        others = ", ".join(sorted(str(other) for other in folder.glob("*.toml")))
-        hint = f"; there is {others}" if others else ""
+        there = [*Path("reproductions").glob("*.toml"), *path.parent.glob("*.toml")]
+        others = sorted({str(other) for other in there if other.name != "pyproject.toml"})
+        hint = f"; there is {', '.join(others)}" if others else ""
         raise SpecError(f"{path}: no such file{hint}") from None
     except IsADirectoryError:
         raise SpecError(f"{path}: a folder; name the .toml file in it") from None
@@ -52,8 +52,6 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise SpecError(f"{path}: not TOML: line {line} is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
         raise SpecError(f"{path}: not TOML: {error}") from None
-    except RecursionError:
-        raise SpecError(f"{path}: not a reproduction: arrays or tables nested too deep") from None
     except ValueError as error:  # a number with thousands of digits
         raise SpecError(f"{path}: not TOML: {error}") from None
 
@@ -88,10 +86,13 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return table
 
 
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """ "; did you mean ...?", or nothing where no known word is near."""
+def suggestion(word: str, known: Iterable[str], full: Mapping[str, str] | None = None) -> str:
+    """ "; did you mean ...?", or nothing where no known word is near.
+
+    full: what to print for a known word, where that is more than the word itself.
+    """
     near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    return f"; did you mean '{(full or {}).get(near[0], near[0])}'?" if near else ""
 
 
 def shown(value: object) -> str:
@@ -99,7 +100,8 @@ def shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return f'the string "{value if len(value) <= 60 else value[:57] + "..."}"'
+        short = value if len(value) <= 60 else f"{value[:57]}..."
+        return f"the string {json.dumps(short, ensure_ascii=False)}"
     if isinstance(value, dict):
         return "a table"
     if isinstance(value, list):
@@ -158,7 +160,10 @@ def shape_message(
         for name in location[:-1]:  # an array index or a free key stays in the same table type
             field = parent.model_fields.get(str(name))
             parent = (field and table_model(field.annotation)) or parent
-        return f"unknown key{suggestion(str(location[-1]), parent.model_fields)}"
+        key = str(location[-1])
+        elsewhere = {known.split(".")[-1]: known for known in known_keys(model)}
+        near = suggestion(key, parent.model_fields) or suggestion(key, elsewhere, elsewhere)
+        return f"unknown key{near}"
     if kind == "literal_error" and context:
         choices = context["expected"].replace("'", '"')
         hint = suggestion(value, choices.split('"')[1::2]) if isinstance(value, str) else ""
@@ -262,10 +267,10 @@ def problems(
         values[profile] = {key: v for key, v in together.items() if not is_under(key, bad)}
         by_profile[profile] = missing_keys(settings, values[profile], bad, profile)
         by_profile[profile] += conflicts(values[profile], profile)
-    for name, own in by_profile.items():
-        in_all = [all(problem in others for others in by_profile.values()) for problem in own]
-        prefixes = ["" if everywhere else f"profile.{name}." for everywhere in in_all]
-        found += [(pre + key, what) for pre, (key, what) in zip(prefixes, own, strict=True)]
+    for profile, own in by_profile.items():
+        for key, what in own:
+            in_all = all((key, what) in others for others in by_profile.values())
+            found.append((key if in_all else f"profile.{profile}.{key}", what))
 
     roots = [profile_values.get("data.root") for profile_values in values.values()]
     if len(roots) > len(set(roots)) and None not in roots:
