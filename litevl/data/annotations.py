@@ -17,7 +17,8 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ TRAIN_SPLITS = ("9k", "7k")
 CLIP_FOLDERS = ("videos", "videos/all", "video", "TrainValVideo", "TestVideo")
 TEXT_SUFFIXES = (".json", ".csv", ".txt")
 MAX_PROBLEMS_SHOWN = 200
+
+Lines = dict[str, int]  # clip id -> line in its file
+Sentences = dict[str, tuple[str, int]]  # clip id -> test caption, line in its file
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,9 @@ class _Found:
 
     official: dict[str, _Official] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)  # clip id -> file that described it first
-    lists: dict[str, dict[str, int]] = field(default_factory=dict)  # file -> clip id -> line
-    tables: dict[str, dict[str, tuple[str, int]]] = field(
-        default_factory=dict
-    )  # file -> id -> sentence, line
+    lists: dict[str, list[tuple[str, int]]] = field(default_factory=dict)  # file -> ids, lines
+    tables: dict[str, Sentences] = field(default_factory=dict)  # file -> its rows
+    not_tables: list[str] = field(default_factory=list)  # CSVs that lack a column, and which
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
@@ -91,91 +94,78 @@ def load_msrvtt(root: Path, train_split: str) -> RetrievalData:
     Raises DataError, listing all problems.
     """
     if train_split not in TRAIN_SPLITS:
-        raise DataError(
-            f"train_split: unknown list {train_split!r}; known: {', '.join(TRAIN_SPLITS)}"
-        )
+        raise DataError(f"train_split: no list {train_split!r}; known: {', '.join(TRAIN_SPLITS)}")
     if not root.is_dir():
-        raise DataError(
-            f"{root}: no such folder; it should hold the MSRVTT annotation files and the clips"
-        )
+        raise DataError(f"{root}: no such folder; MSRVTT's annotation files and clips belong there")
     found = _Found()
     for name, text in _text_files(root, found.problems):
         _sort_in(name, text, found)
-    if not found.official:
+    train_name = _pick_train_list(found, train_split)
+    test_name = _pick_test_table(found)
+    train = _unique(train_name, found.lists.get(train_name, []), found.problems)
+    test = found.tables.get(test_name, {})
+    if found.official:
+        _check_rows(found, train_name, train, test_name, test)
+    else:
         found.problems.append(
             'no official JSON, with "videos" and "sentences" (train_val_videodatainfo.json, '
             "test_videodatainfo.json)"
         )
-    train_name = _pick_train_list(found, train_split)
-    test_name = _pick_test_table(found)
-    train = found.lists.get(train_name, {})
-    test = found.tables.get(test_name, {})
-    _check_rows(found, train_name, train, test_name, test)
     if found.problems:
         raise DataError(_message(root, found))
+    found.notes[:0] = [f"train list: {train_name}", f"test captions: {test_name}"]
+    return _assemble(root, found, train, test)
 
+
+def _assemble(root: Path, found: _Found, train: Lines, test: Sentences) -> RetrievalData:
+    """The clips of the three splits, once nothing is wrong with the annotations."""
     paths = _clip_paths(root, found.notes)
 
     def clip(clip_id: str, captions: tuple[str, ...]) -> Clip:
         path = paths.get(clip_id, root / CLIP_FOLDERS[0] / f"{clip_id}.mp4")
         return Clip(clip_id, path, found.official[clip_id].source, captions)
 
-    validation = [
-        clip_id
-        for clip_id, video in found.official.items()
-        if video.split == "validate" and clip_id not in train and clip_id not in test
-    ]
-    notes = [f"train list: {train_name}", f"test captions: {test_name}", *found.notes]
-    if found.unused:
-        notes.append("files not used: " + ", ".join(sorted(found.unused)))
+    def described(clip_ids: Iterable[str]) -> tuple[Clip, ...]:
+        return tuple(clip(clip_id, found.official[clip_id].captions) for clip_id in clip_ids)
+
+    unused = [f"files not used: {', '.join(sorted(found.unused))}"] if found.unused else []
     return RetrievalData(
-        train=tuple(clip(clip_id, found.official[clip_id].captions) for clip_id in train),
-        validation=tuple(clip(clip_id, found.official[clip_id].captions) for clip_id in validation),
+        train=described(train),
+        validation=described(_rest_of_validate(found, train, test)),
         test=tuple(clip(clip_id, (sentence,)) for clip_id, (sentence, _) in test.items()),
-        notes=tuple(notes),
+        notes=(*found.notes, *unused),
     )
 
 
 def _text_files(root: Path, problems: list[str]) -> Iterator[tuple[str, str]]:
     """Name and text of every JSON, CSV and TXT file below root, also in zip archives."""
     for folder, children, names in os.walk(root):
-        here = Path(folder)
+        inside = Path(folder).relative_to(root)
         children[:] = sorted(
             child
             for child in children
-            if not child.startswith(".")
-            and (here / child).relative_to(root).as_posix() not in CLIP_FOLDERS
+            if not child.startswith(".") and (inside / child).as_posix() not in CLIP_FOLDERS
         )
         for name in sorted(names):
-            path = here / name
-            suffix = path.suffix.lower()
-            if name.startswith(".") or suffix not in (*TEXT_SUFFIXES, ".zip"):
-                continue
-            shown = path.relative_to(root).as_posix()
+            shown = (inside / name).as_posix()
             try:
-                if suffix == ".zip":
-                    yield from _zipped_texts(shown, path, problems)
-                else:
-                    yield shown, path.read_text(encoding="utf-8-sig")
-            except (OSError, UnicodeDecodeError, zipfile.BadZipFile, RuntimeError) as error:
+                if _is_text(name):
+                    yield shown, (root / shown).read_text(encoding="utf-8-sig")
+                elif name.lower().endswith(".zip"):
+                    with zipfile.ZipFile(root / shown) as archive:
+                        for member in filter(_is_text, archive.namelist()):
+                            yield f"{shown}:{member}", archive.read(member).decode("utf-8-sig")
+            except (OSError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error) as error:
                 problems.append(f"{shown}: cannot be read: {error}")
 
 
-def _zipped_texts(shown: str, path: Path, problems: list[str]) -> Iterator[tuple[str, str]]:
-    """Name and text of the JSON, CSV and TXT files inside one zip archive."""
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.namelist():
-            if Path(member).suffix.lower() in TEXT_SUFFIXES and not Path(member).name.startswith(
-                "."
-            ):
-                try:
-                    yield f"{shown}:{member}", archive.read(member).decode("utf-8-sig")
-                except UnicodeDecodeError as error:
-                    problems.append(f"{shown}:{member}: cannot be read: {error}")
+def _is_text(name: str) -> bool:
+    return not Path(name).name.startswith(".") and name.lower().endswith(TEXT_SUFFIXES)
 
 
 def _sort_in(name: str, text: str, found: _Found) -> None:
     """Recognise one file by its content and add what it holds."""
+    header = [column.strip('"') for column in text.partition("\n")[0].strip().split(",")]
     if name.lower().endswith(".json"):
         try:
             content = json.loads(text)
@@ -186,68 +176,73 @@ def _sort_in(name: str, text: str, found: _Found) -> None:
             _add_official(name, content, found)
         else:
             found.unused.append(name)
-        return
-    header = next(csv.reader(io.StringIO(text)), [])
-    if "sentence" in header or ("video_id" in header and len(header) > 1):
+    elif "sentence" in header or ("video_id" in header and len(header) > 1):
         _add_table(name, text, header, found)
     elif header == ["video_id"]:
-        found.lists[name] = _ids(name, text.splitlines(), 2, found.problems)
-    elif text.strip() and all(
-        len(line.split()) < 2 and "," not in line for line in text.splitlines()
-    ):
-        found.lists[name] = _ids(name, text.splitlines(), 1, found.problems)
+        found.lists[name] = _ids(text)[1:]
+    elif all(len(line.split()) < 2 and "," not in line for line in text.splitlines()):
+        found.lists[name] = _ids(text)
     else:
         found.unused.append(name)
 
 
-def _ids(name: str, lines: list[str], first_line: int, problems: list[str]) -> dict[str, int]:
-    """Clip id -> line number, of a file with one id per line."""
-    ids: dict[str, int] = {}
-    for number, line in enumerate(lines[first_line - 1 :], first_line):
-        clip_id = line.strip().strip('"')
-        if not clip_id:
-            continue
-        if clip_id in ids:
+def _ids(text: str) -> list[tuple[str, int]]:
+    """Ids and their line numbers, of a file with one id per line."""
+    lines = enumerate(text.splitlines(), 1)
+    return [(line.strip().strip('"'), number) for number, line in lines if line.strip()]
+
+
+def _unique(name: str, ids: list[tuple[str, int]], problems: list[str]) -> Lines:
+    """Clip id -> line number; a problem for each id that comes twice."""
+    lines: Lines = {}
+    for clip_id, number in ids:
+        if lines.setdefault(clip_id, number) != number:
             problems.append(
-                f"{name} line {number}: {clip_id} stands already in line {ids[clip_id]}"
+                f"{name} line {number}: {clip_id} stands already in line {lines[clip_id]}"
             )
-        else:
-            ids[clip_id] = number
-    return ids
+    return lines
 
 
 def _add_table(name: str, text: str, header: list[str], found: _Found) -> None:
     """Read a test CSV: one sentence for each clip."""
     lacking = [column for column in ("video_id", "sentence") if column not in header]
     if lacking:
-        found.problems.append(
+        found.not_tables.append(
             f"{name} line 1: lacks column {' and '.join(lacking)}; has {', '.join(header)}"
         )
+        found.unused.append(name)
         return
     table = found.tables.setdefault(name, {})
-    rows = csv.DictReader(io.StringIO(text))
-    for row in rows:
-        where = f"{name} line {rows.line_num}"
-        clip_id, sentence = row["video_id"], row["sentence"]
-        if None in row or clip_id is None or sentence is None:
-            found.problems.append(
-                f"{where}: the number of fields differs from the header's {len(header)}"
-            )
-        elif not clip_id.strip():
-            found.problems.append(f"{where}: empty video_id")
-        elif clip_id in table:
-            found.problems.append(f"{where}: {clip_id} stands already in line {table[clip_id][1]}")
-        else:
-            table[clip_id] = (sentence, rows.line_num)
-            if not sentence.strip():
-                found.problems.append(f"{where}: empty caption for {clip_id}")
+    rows = csv.DictReader(io.StringIO(text), strict=True)
+    try:
+        for row in rows:
+            _add_sentence(name, rows.line_num, row, table, found.problems)
+    except csv.Error as error:
+        found.problems.append(f"{name} line {rows.line_num}: {error}")
+
+
+def _add_sentence(
+    name: str, line: int, row: dict[str, str], table: Sentences, problems: list[str]
+) -> None:
+    """Add one row of a test CSV to the table."""
+    clip_id, sentence = row["video_id"], row["sentence"]
+    if None in row or None in row.values():
+        problems.append(f"{name} line {line}: more or fewer fields than the header")
+    elif not clip_id.strip():
+        problems.append(f"{name} line {line}: empty video_id")
+    elif clip_id in table:
+        problems.append(f"{name} line {line}: {clip_id} stands already in line {table[clip_id][1]}")
+    else:
+        table[clip_id] = (sentence, line)
+        if not sentence.strip():
+            problems.append(f"{name} line {line}: empty caption for {clip_id}")
 
 
 def _add_official(name: str, content: dict[str, Any], found: _Found) -> None:
     """Read an official JSON, and merge it with what other files said of the same clips."""
     sources: dict[str, tuple[str, str]] = {}
     captions: dict[str, list[str]] = {}
-    for row, video in enumerate(content["videos"]):
+    for row, video in enumerate(_rows(name, content, "videos", found.problems)):
         where = f"{name} videos[{row}]"
         if not _has_strings(video, ("video_id", "url", "split")):
             found.problems.append(f"{where}: needs video_id, url and split as strings")
@@ -256,7 +251,7 @@ def _add_official(name: str, content: dict[str, Any], found: _Found) -> None:
         else:
             sources[video["video_id"]] = (video["url"], video["split"])
             captions[video["video_id"]] = []
-    for row, sentence in enumerate(content["sentences"]):
+    for row, sentence in enumerate(_rows(name, content, "sentences", found.problems)):
         where = f"{name} sentences[{row}]"
         if not _has_strings(sentence, ("video_id", "caption")):
             found.problems.append(f"{where}: needs video_id and caption as strings")
@@ -281,6 +276,14 @@ def _add_official(name: str, content: dict[str, Any], found: _Found) -> None:
         found.notes.append(f"{name}: {repeated} clips described a second time, identically")
 
 
+def _rows(name: str, content: dict[str, Any], key: str, problems: list[str]) -> list[Any]:
+    rows = content[key]
+    if isinstance(rows, list):
+        return rows
+    problems.append(f"{name}: {key} should be a list, is a {type(rows).__name__}")
+    return []
+
+
 def _has_strings(row: object, keys: tuple[str, ...]) -> bool:
     return isinstance(row, dict) and all(isinstance(row.get(key), str) for key in keys)
 
@@ -297,15 +300,16 @@ def _pick_train_list(found: _Found, train_split: str) -> str:
             f"found {', '.join(others) or 'none'}"
         )
         return ""
+    first = {clip_id for clip_id, _ in found.lists[names[0]]}
     for other in names[1:]:
-        if found.lists[other].keys() != found.lists[names[0]].keys():
+        if {clip_id for clip_id, _ in found.lists[other]} != first:
             found.problems.append(
                 f"{other}: a {train_split} list that differs from {names[0]}; keep one of them"
             )
     return names[0]
 
 
-def _list_kind(name: str, ids: dict[str, int], official: dict[str, _Official]) -> str:
+def _list_kind(name: str, ids: list[tuple[str, int]], official: dict[str, _Official]) -> str:
     """Which train list a list of ids is: "9k", "7k", or "" for neither.
 
     The published names say it. Otherwise: only Training-9K mixes clips of the official test split
@@ -314,7 +318,7 @@ def _list_kind(name: str, ids: dict[str, int], official: dict[str, _Official]) -
     for kind in TRAIN_SPLITS:
         if kind in name.rsplit("/", 1)[-1].rsplit(":", 1)[-1].lower():
             return kind
-    splits = {official[clip_id].split for clip_id in ids if clip_id in official}
+    splits = {official[clip_id].split for clip_id, _ in ids if clip_id in official}
     if not splits or splits == {"test"}:
         return ""
     return "9k" if "test" in splits else "7k"
@@ -327,6 +331,7 @@ def _pick_test_table(found: _Found) -> str:
         found.problems.append(
             "no 1k-A test CSV, with columns video_id and sentence (MSRVTT_JSFUSION_test.csv)"
         )
+        found.problems.extend(found.not_tables)
         return ""
     first = {clip_id: sentence for clip_id, (sentence, _) in found.tables[names[0]].items()}
     for other in names[1:]:
@@ -339,39 +344,32 @@ def _pick_test_table(found: _Found) -> str:
 
 
 def _check_rows(
-    found: _Found,
-    train_name: str,
-    train: dict[str, int],
-    test_name: str,
-    test: dict[str, tuple[str, int]],
+    found: _Found, train_name: str, train: Lines, test_name: str, test: Sentences
 ) -> None:
     """Add a problem for every listed clip that has no captions or stands in two splits."""
+    problem = found.problems.append
     for clip_id, line in train.items():
+        where = f"{train_name} line {line}: {clip_id}"
         if clip_id not in found.official:
-            found.problems.append(
-                f"{train_name} line {line}: {clip_id} is not in the official JSON"
-            )
+            problem(f"{where} is not in the official JSON")
         elif not found.official[clip_id].captions:
-            found.problems.append(
-                f"{train_name} line {line}: {clip_id} has no captions in {found.origin[clip_id]}"
-            )
+            problem(f"{where} has no captions in {found.origin[clip_id]}")
         if clip_id in test:
-            found.problems.append(
-                f"{train_name} line {line}: {clip_id} is also a test clip ({test_name})"
-            )
+            problem(f"{where} is also a test clip ({test_name})")
     for clip_id, (_, line) in test.items():
         if clip_id not in found.official:
-            found.problems.append(f"{test_name} line {line}: {clip_id} is not in the official JSON")
-    for clip_id, video in found.official.items():
-        if (
-            video.split == "validate"
-            and not video.captions
-            and clip_id not in train
-            and clip_id not in test
-        ):
-            found.problems.append(
-                f"{found.origin[clip_id]}: {clip_id} (split validate) has no captions"
-            )
+            problem(f"{test_name} line {line}: {clip_id} is not in the official JSON")
+    for clip_id in _rest_of_validate(found, train, test):
+        if not found.official[clip_id].captions:
+            problem(f"{found.origin[clip_id]}: {clip_id} (split validate) has no captions")
+
+
+def _rest_of_validate(found: _Found, train: Lines, test: Sentences) -> list[str]:
+    return [
+        clip_id
+        for clip_id, clip in found.official.items()
+        if clip.split == "validate" and clip_id not in train and clip_id not in test
+    ]
 
 
 def _clip_paths(root: Path, notes: list[str]) -> dict[str, Path]:
