@@ -14,6 +14,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+import litevl
+
 ROOT = Path(__file__).parents[1]
 
 # DESIGN names these sessions; a stable contract, so none may be renamed or removed.
@@ -151,6 +153,7 @@ def test_ci_ends_with_the_tests_command_of_the_readme():
 
 def test_versions_agree(pyproject):
     version = pyproject["project"]["version"]
+    assert litevl.__version__ == version
     assert f"\nversion: {version}\n" in text("CITATION.cff")
 
 
