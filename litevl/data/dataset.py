@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from litevl.data.annotations import Clip, RetrievalData
-from litevl.data.video import DecodeJob, Failure, Frames, Indices, decode_clips
+from litevl.data.decode import DecodeJob, Failure, decode_clips
+from litevl.data.video import PACKAGES, Frames, Indices, expect_decoder
 from litevl.errors import DataError, RunError, ShapeError
 
 if TYPE_CHECKING:
@@ -217,6 +218,7 @@ class FrameStore:
         Raises DataError listing every clip that cannot be decoded, RunError when the file cannot be
         written. A store is renamed into place when complete: an interrupted build leaves none.
         """
+        expect_decoder(decoder)
         _expect_files(clips)
         store = folder / _store_key(clips, size_px, decoder)
         places = _read_places(store, size_px)
@@ -270,7 +272,7 @@ def _message_broken(reasons: Sequence[str], num_clips: int) -> str:
 
 
 def _store_key(clips: Sequence[Clip], size_px: int, decoder: str) -> str:
-    packages = {"decord": ("decord", "av"), "pyav": ("av",)}[decoder]
+    packages = sorted({"av", PACKAGES[decoder]})  # av counts the frames for both
     versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
     hashes = file_hashes([clip.path for clip in clips])
     decides = [STORE_FORMAT, size_px, decoder, versions, [hashes[clip.path] for clip in clips]]

@@ -1,39 +1,27 @@
 """Frames of a clip: which ones to look at, and how to decode them.
 
 The only file that imports decord. decord is what the field's numbers were made with, but it can
-loop for ever inside native code, so many clips are decoded in processes that the parent can kill
-(`decode_clips`), and every clip is inspected before decord sees it.
+loop for ever or abort inside native code: every clip is inspected before decord sees it, and files
+that were not tried before go through `litevl.data.decode`, in processes that can be killed.
 
 Legend: K frames asked for, S = size_px.
 """
 
-import contextlib
 import functools
-import multiprocessing
-import os
-import signal
-import sys
-import time
-import traceback
-from collections import deque
+import importlib.util
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
-from litevl.errors import DataError, RunError
+from litevl.errors import DataError
 
 Frames = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
 
 MIN_FRAMES = 2  # one frame is a picture: no order, no motion
-START_SECONDS = 120.0  # for a decoding process to start on a loaded machine
-READY = "ready"
 
 
 # Samplers: num_available frames in the clip, num_wanted of them, as sorted indices (num_wanted,).
@@ -116,10 +104,10 @@ def count_frames(path: Path) -> int:
     _expect_file(path)
     try:
         with av.open(str(path), metadata_errors="replace") as container:
-            if not container.streams.video:
+            stream = container.streams.best("video")  # not the cover picture
+            if not isinstance(stream, av.VideoStream):
                 kinds = ", ".join(sorted({stream.type for stream in container.streams}))
                 raise DataError(f"{path}: holds no video stream, only: {kinds or 'nothing'}")
-            stream = container.streams.best("video")
             num_claimed = len(stream.index_entries) or stream.frames
             num_frames = num_whole = 0
             for packet in container.demux(stream):
@@ -133,7 +121,9 @@ def count_frames(path: Path) -> int:
             f"{path}: truncated: the container claims {num_claimed} frames, {num_whole} are there"
         )
     if num_frames < MIN_FRAMES:
-        raise DataError(f"{path}: holds {num_frames} frame, a clip needs at least {MIN_FRAMES}")
+        raise DataError(
+            f"{path}: too short: number of frames is {num_frames}, a clip has at least {MIN_FRAMES}"
+        )
     return num_frames
 
 
@@ -145,10 +135,9 @@ def read_frames(path: Path, indices: Iterable[int] | None, size_px: int, decoder
              resized ones differ slightly (0.2 of 255 levels in the mean), as each brings its own
              FFmpeg. The resize distorts the aspect ratio, as BLIP's and ALPRO's does.
     Raises DataError when the file is not a whole clip or holds fewer frames than asked for.
-    No time limit: decord can hang on a damaged file, so use `decode_clips` for files not yet tried.
+    No time limit: decord can hang on a damaged file, so `decode_clips` is for files not yet tried.
     """
-    if decoder not in DECODERS:
-        raise DataError(f"unknown decoder {decoder!r}; known: {', '.join(DECODERS)}")
+    expect_decoder(decoder)
     num_frames = count_frames(path)
     wanted = np.arange(num_frames) if indices is None else np.asarray([*indices], dtype=np.int64)
     if not len(wanted):
@@ -178,7 +167,7 @@ def read_frames(path: Path, indices: Iterable[int] | None, size_px: int, decoder
             f"{path}: the container claims {num_frames} frames, "
             f"decoding with {decoder} stops after {num_decoded}"
         )
-    return frames[np.searchsorted(needed, wanted)]
+    return frames if indices is None else frames[np.searchsorted(needed, wanted)]
 
 
 class _DecodingError(Exception):
@@ -227,6 +216,7 @@ def _pyav_frames(path: Path, size_px: int) -> Iterator[Callable[[], Frames]]:
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             stream = container.streams.best("video")
+            assert isinstance(stream, av.VideoStream)  # count_frames has seen to it
             stream.thread_type = "NONE"
             for frame in container.decode(stream):
                 if frame.is_corrupt:
@@ -240,6 +230,20 @@ DECODERS: dict[str, Callable[[Path, int], Iterator[Callable[[], Frames]]]] = {
     "decord": _decord_frames,
     "pyav": _pyav_frames,
 }
+
+
+PACKAGES = {"decord": "decord", "pyav": "av"}  # decoder -> what it needs installed
+
+
+def expect_decoder(decoder: str) -> None:
+    """Raise DataError for a decoder that is unknown or not installed."""
+    if decoder not in DECODERS:
+        raise DataError(f"unknown decoder {decoder!r}; known: {', '.join(DECODERS)}")
+    if importlib.util.find_spec(PACKAGES[decoder]) is None:
+        raise DataError(
+            f"decoder {decoder!r}: package {PACKAGES[decoder]} is not installed (decord has wheels "
+            'for Linux and Windows on x86-64 only); frames.decoder = "pyav" works everywhere'
+        )
 
 
 def _expect_file(path: Path) -> None:
@@ -260,174 +264,3 @@ def _reason_unreadable(path: Path) -> str:
     if start[4:8] == b"ftyp":
         return "truncated: begins as an MP4 file but ends before its index (moov) is complete"
     return "not a video file that FFmpeg knows"
-
-
-# Reading many clips, in processes that can be killed.
-
-
-@dataclass(frozen=True)
-class DecodeJob:
-    """One clip to decode: all its frames, or those at `indices`."""
-
-    clip_id: str
-    path: Path
-    indices: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a clip could not be decoded. The reason begins with the clip's path."""
-
-    clip_id: str
-    reason: str
-
-
-def decode_clips(
-    jobs: Iterable[DecodeJob],
-    size_px: int,
-    decoder: str,
-    num_workers: int,
-    timeout_seconds: float,
-    progress: bool = False,
-) -> Iterator[tuple[str, Frames | Failure]]:
-    """Decode clips in `num_workers` processes; yield (clip id, frames (K, S, S, 3) or Failure).
-
-    Clips come in the order in which they are done. A clip that takes longer than timeout_seconds is
-    a Failure, and so is one that brings its process down; both cost a new process, nothing else.
-    progress: show a bar on stderr. Raises RunError when the processes cannot be started.
-    """
-    waiting = deque(jobs)
-    num_workers = min(num_workers, len(waiting))
-    workers: list[_Worker] = []
-    bar = tqdm(total=len(waiting), desc="decoding", unit="clip", disable=not progress)
-    try:
-        for _ in range(num_workers):
-            workers.append(_Worker(size_px, decoder, timeout_seconds))
-        while workers:
-            for worker in _ready_or_overdue(workers):
-                job, answer = worker.job, worker.answer()
-                # The next clip is handed out before this one is yielded, so that no process waits
-                # for what the caller does with the frames.
-                if not waiting:
-                    worker.kill()
-                    workers.remove(worker)
-                elif not worker.is_alive:
-                    worker.start()
-                else:
-                    worker.give(waiting.popleft())
-                if job is not None and answer is not None:
-                    bar.update()
-                    yield job.clip_id, answer
-    finally:
-        bar.close()
-        for worker in workers:
-            worker.kill()
-
-
-class _Worker:
-    """A decoding process as its parent sees it: the clip it is busy with, and until when."""
-
-    def __init__(self, size_px: int, decoder: str, timeout_seconds: float) -> None:
-        self.size_px, self.decoder, self.timeout_seconds = size_px, decoder, timeout_seconds
-        self.start()
-
-    def start(self) -> None:
-        # spawn: a forked child of a process that has used torch or FFmpeg threads can deadlock.
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(
-            target=_serve, args=(theirs, self.size_px, self.decoder), daemon=True
-        )
-        with _interrupts_held_back():
-            self.process.start()
-        theirs.close()  # so that the pipe ends when the process does
-        self.job: DecodeJob | None = None  # starting
-        self.deadline = time.monotonic() + START_SECONDS
-        self.is_alive = True
-
-    def give(self, job: DecodeJob) -> None:
-        self.job = job
-        self.deadline = time.monotonic() + self.timeout_seconds
-        with contextlib.suppress(BrokenPipeError):  # it died just now; `answer` will say so
-            self.pipe.send(job)
-
-    def answer(self) -> Frames | Failure | None:
-        """What the process says of its clip; None for "ready". Kills it when it is overdue."""
-        if not self.pipe.poll():
-            self.kill()
-            return self._failed(f"decoding took over {self.timeout_seconds:g} s and was stopped")
-        try:
-            said, value = self.pipe.recv()
-            if said == "frames":
-                frames = np.empty(value, np.uint8)
-                self.pipe.recv_bytes_into(frames.data.cast("B"))
-                return frames
-        except (EOFError, OSError):
-            self.process.join()
-            code = self.process.exitcode or 0
-            cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            self.kill()
-            return self._failed(f"the decoder brought its process down ({cause})")
-        if said == "bug":
-            raise RuntimeError(f"decoding {self.job}: {value}")
-        return Failure(self.job.clip_id, value) if self.job is not None else None
-
-    def kill(self) -> None:
-        if self.is_alive:
-            self.is_alive = False
-            self.process.kill()
-            self.process.join()
-            self.process.close()
-            self.pipe.close()
-
-    def _failed(self, reason: str) -> Failure:
-        if self.job is None:
-            raise RunError(
-                f"a decoding process could not start: {reason}\n"
-                '  A script that calls litevl needs `if __name__ == "__main__":` around its calls.'
-            )
-        return Failure(self.job.clip_id, f"{self.job.path}: {reason}")
-
-
-def _ready_or_overdue(workers: list[_Worker]) -> list[_Worker]:
-    """Wait until a process has answered or one has used up its time; return all of those."""
-    patience_seconds = min(worker.deadline for worker in workers) - time.monotonic()
-    ready = wait([worker.pipe for worker in workers], timeout=max(0.0, patience_seconds))
-    now = time.monotonic()
-    return [worker for worker in workers if worker.pipe in ready or now >= worker.deadline]
-
-
-@contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Keep Ctrl-C from the processes started inside: the parent ends them, without tracebacks."""
-    if sys.platform == "win32":
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _serve(pipe: Connection, size_px: int, decoder: str) -> None:
-    """Life of a decoding process: answer each job with ("frames", shape) and the bytes, or why not.
-
-    Frames go through the pipe, not through shared memory: containers often have 64 MB of the
-    latter, and a killed process would leave its share behind.
-    """
-    # FFmpeg's own chatter; what matters of it comes back as a reason.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    pipe.send((READY, None))
-    with contextlib.suppress(EOFError):  # the parent is gone
-        while True:
-            job = pipe.recv()
-            try:
-                frames = read_frames(job.path, job.indices, size_px, decoder)
-            except DataError as error:
-                pipe.send(("failure", str(error)))
-            except Exception:
-                pipe.send(("bug", traceback.format_exc()))
-            else:
-                pipe.send(("frames", frames.shape))
-                pipe.send_bytes(frames.data.cast("B"))
