@@ -1,0 +1,1 @@
+"""The model: BLIP's modules on SDPA, and what LiteVL adds to them."""

@@ -1,0 +1,148 @@
+"""LiteVL for text-video retrieval: BLIP's two encoders and its matching head on clips.
+
+Legend: B clips or texts, T frames, N patches, W words, D vision width, Dt text width, E embedding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from litevl.errors import ShapeError
+from litevl.model.config import LiteVLConfig
+from litevl.model.pooling import (
+    frame_and_patch_features,
+    pooled_tokens,
+    text_weights,
+    weighs_frames,
+    weighs_patches,
+)
+from litevl.model.shapes import expect
+from litevl.model.text import TextEncoder
+from litevl.model.vision import VideoEncoder
+
+
+@dataclass(frozen=True)
+class VideoFeatures:
+    """Clips as the model sees them."""
+
+    tokens: Tensor  # (B, T, 1 + N, D), CLS first
+    embedding: Tensor  # (B, E), unit length
+
+    def select(self, index: Tensor) -> VideoFeatures:
+        """The clips at the given indices, in that order."""
+        return VideoFeatures(self.tokens[index], self.embedding[index])
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """Captions as the model sees them without a clip, and their words for matching."""
+
+    cls: Tensor  # (B, Dt)
+    embedding: Tensor  # (B, E), unit length
+    input_ids: Tensor  # (B, W)
+    attention_mask: Tensor  # (B, W)
+
+    def select(self, index: Tensor) -> TextFeatures:
+        """The captions at the given indices, in that order."""
+        return TextFeatures(
+            self.cls[index],
+            self.embedding[index],
+            self.input_ids[index],
+            self.attention_mask[index],
+        )
+
+
+class LiteVLForRetrieval(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="litevl",
+    license="apache-2.0",
+    tags=["video-text-retrieval", "arxiv:2210.11929"],
+):
+    """Ranks clips for a text by embeddings, and scores single pairs by a cross-encoder."""
+
+    def __init__(self, config: LiteVLConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.visual_encoder = VideoEncoder(config)
+        self.text_encoder = TextEncoder(config)
+        self.vision_proj = nn.Linear(config.vision_width, config.embed_width)
+        self.text_proj = nn.Linear(config.text_width, config.embed_width)
+        self.itm_head = nn.Linear(config.text_width, 2)
+        self.temp = nn.Parameter(torch.tensor(0.07))
+
+    @classmethod
+    def from_blip(cls, source: str | Path, **overrides: Any) -> Self:
+        """A model that starts from BLIP's weights.
+
+        source: "mini-blip", or a checkpoint file in BLIP's own key layout. overrides: fields of
+        LiteVLConfig. Raises WeightsError that lists every key without a place.
+        """
+        from litevl.model.weights import load_blip
+
+        return load_blip(cls, source, **overrides)[0]
+
+    def encode_video(self, frames: Tensor) -> VideoFeatures:
+        """frames: (B, T, 3, H, W), normalised as BLIP does.
+
+        The embedding is normalize(mean over frames of vision_proj(CLS)), as in BLIP's evaluation
+        on video.
+        """
+        tokens = self.visual_encoder(frames)  # (B, T, 1 + N, D)
+        embedding = self.vision_proj(tokens[:, :, 0]).mean(dim=1)  # (B, E)
+        return VideoFeatures(tokens, F.normalize(embedding, dim=-1))
+
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
+        """input_ids, attention_mask: (B, W), starting with [CLS]."""
+        cls = self.text_encoder(input_ids, attention_mask)[:, 0]  # (B, Dt)
+        return TextFeatures(
+            cls, F.normalize(self.text_proj(cls), dim=-1), input_ids, attention_mask
+        )
+
+    def match(self, video: VideoFeatures, text: TextFeatures) -> Tensor:
+        """Logits (B, 2) of clip i and caption i belonging together; index 1 means they do."""
+        if len(video.tokens) != len(text.cls):
+            raise ShapeError(
+                f"match needs one caption per clip, got {tuple(video.tokens.shape)} clips and "
+                f"{tuple(text.input_ids.shape)} captions"
+            )
+        tokens = self.condition(video, text)
+        input_ids = text.input_ids.clone()
+        input_ids[:, 0] = self.encode_token_id  # BLIP grounds [ENC] ...; [CLS] is text alone
+        hidden = self.text_encoder(input_ids, text.attention_mask, tokens)
+        return self.itm_head(hidden[:, 0])  # type: ignore[no-any-return]
+
+    def condition(self, video: VideoFeatures, text: TextFeatures) -> Tensor:
+        """The clips' tokens as the captions see them: (B, 1 + T + N, D); `concat` keeps all."""
+        frames, patches = self.pooling_weights(video, text)
+        return pooled_tokens(video.tokens, frames, patches, self.config.pooling)
+
+    def pooling_weights(
+        self, video: VideoFeatures, text: TextFeatures
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Text-dependent weights of frames (B, T) and patches (B, N), mean 1; None where unused."""
+        expect("video.tokens", video.tokens, "B T S D", B=len(text.cls))
+        pooling, temperature = self.config.pooling, self.config.pooling_temperature
+        if not (weighs_frames(pooling) or weighs_patches(pooling)):
+            return None, None
+        frames, patches = frame_and_patch_features(video.tokens)
+        query = text.cls
+        if self.config.pooling_space == "projected":
+            frames, patches = self.vision_proj(frames), self.vision_proj(patches)
+            query = self.text_proj(query)
+        return (
+            text_weights(frames, query, temperature) if weighs_frames(pooling) else None,
+            text_weights(patches, query, temperature) if weighs_patches(pooling) else None,
+        )
+
+    @property
+    def encode_token_id(self) -> int:
+        """Id of [ENC]; BLIP appends [DEC] and [ENC] to BERT's vocabulary, in that order."""
+        return self.config.vocab_size - 1

@@ -1,0 +1,70 @@
+"""Training losses of retrieval: contrastive (VTC), matching (VTM) and its hard negatives.
+
+Legend: B pairs in the batch, K candidates (the batch, then the queue if there is one).
+
+Sources: BLIP's objectives (ITC, ITM) with clips for images, see DESIGN section 2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from litevl.model.shapes import expect
+
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.001, 0.5  # BLIP clamps its learned temperature so
+NEGATIVE_EPSILON = 1e-4  # BLIP's pre-training adds it; its retrieval code lacks it and crashes
+
+
+def positive_targets(ids: Tensor, candidate_ids: Tensor) -> Tensor:
+    """Rows that share their weight among all candidates with the row's clip id: (B, K).
+
+    ids: (B,), candidate_ids: (K,). A clip's other captions in the batch are positives too.
+    """
+    same = (ids[:, None] == candidate_ids[None]).float()
+    return same / same.sum(dim=1, keepdim=True)
+
+
+def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over rows of -sum(targets * log_softmax(logits)). Both (B, K); returns ()."""
+    sizes = expect("logits", logits, "B K")
+    expect("targets", targets, "B K", **sizes)
+    return -(targets * logits.float().log_softmax(dim=1)).sum(dim=1).mean()
+
+
+def contrastive_loss(
+    video_to_text: Tensor, text_to_video: Tensor, targets_v2t: Tensor, targets_t2v: Tensor
+) -> Tensor:
+    """VTC: the mean of both directions. All (B, K), similarities divided by temperature."""
+    return (
+        soft_cross_entropy(video_to_text, targets_v2t)
+        + soft_cross_entropy(text_to_video, targets_t2v)
+    ) / 2
+
+
+@torch.no_grad()
+def hard_negatives(similarity: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
+    """For each row an index of another clip, drawn with probability softmax(similarity): (B,).
+
+    similarity: (B, B) divided by temperature; ids: (B,) clip of each row. Where the batch holds
+    one clip only there is no negative: the row's own index comes back and must be masked out.
+    The draw is made on the CPU, so that a seed gives the same negatives on any device.
+    """
+    sizes = expect("similarity", similarity, "B B")
+    expect("ids", ids, "B", B=sizes["B"])
+    other = ids[:, None] != ids[None]
+    weights = (similarity.float().softmax(dim=1) + NEGATIVE_EPSILON) * other
+    alone = ~other.any(dim=1)
+    weights[alone, torch.arange(len(ids), device=ids.device)[alone]] = 1.0
+    drawn = torch.multinomial(weights.cpu(), 1, generator=generator)[:, 0]
+    return drawn.to(similarity.device)
+
+
+def matching_loss(logits: Tensor, labels: Tensor, is_valid: Tensor) -> Tensor:
+    """VTM: cross entropy over the pairs that are valid.
+
+    logits: (P, 2), index 1 for a match. labels: (P,) 0 or 1. is_valid: (P,) bool. Returns ().
+    """
+    per_pair = F.cross_entropy(logits.float(), labels, reduction="none")
+    return (per_pair * is_valid).sum() / is_valid.sum().clamp(min=1)

@@ -1,0 +1,191 @@
+"""BLIP's image encoder, made a video encoder by temporal attention with dynamic scaling.
+
+Legend: B clips, T frames, N patches per frame, S tokens, D width, H heads, L layers.
+
+Parameter names are those of BLIP's checkpoints; what LiteVL adds is called `temporal_*` and
+`time_embed`. Sources: abstract of arXiv 2210.11929 (temporal attention, learned scaling); the
+formulas are reconstructed after TESTA, see DESIGN section 2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from litevl.model.config import LiteVLConfig, Scaling
+from litevl.model.shapes import expect
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over the second-last axis."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, S, D). Returns (B, S, D)."""
+        batch, length, width = x.shape
+        qkv = self.qkv(x).view(batch, length, 3, self.num_heads, width // self.num_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, S, D/H)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return self.proj(mixed.transpose(1, 2).reshape(batch, length, width))  # type: ignore[no-any-return]
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (..., D). Returns (..., D)."""
+        return self.fc2(F.gelu(self.fc1(x)))  # type: ignore[no-any-return]
+
+
+class TemporalScale(nn.Module):
+    """Dynamic temporal scaling: a factor in (0, 2) for each frame, 1 at the start.
+
+    `dynamic` and `layer` learn gamma, one per frame or one for all, and give tanh(gamma) + 1;
+    `input` predicts it from the frame's mean token by a linear layer that starts at zero.
+    """
+
+    def __init__(self, scaling: Scaling, num_frames: int, width: int) -> None:
+        super().__init__()
+        self.scaling = scaling
+        if scaling == "input":
+            self.predict = nn.Linear(width, 1)
+            nn.init.zeros_(self.predict.weight)
+            nn.init.zeros_(self.predict.bias)
+        elif scaling != "none":
+            self.gamma = nn.Parameter(torch.zeros(num_frames if scaling == "dynamic" else 1))
+
+    def forward(self, patches: Tensor) -> Tensor | float:
+        """patches: (B, T, N, D). Returns a factor that broadcasts over it."""
+        if self.scaling == "none":
+            return 1.0
+        if self.scaling == "input":
+            return torch.tanh(self.predict(patches.mean(dim=2, keepdim=True))) + 1  # (B, T, 1, 1)
+        return torch.tanh(self.gamma).view(1, -1, 1, 1) + 1
+
+
+class Block(nn.Module):
+    """Temporal attention (if any), spatial attention and MLP, each added to the stream."""
+
+    def __init__(self, config: LiteVLConfig) -> None:
+        super().__init__()
+        width = config.vision_width
+        self.has_temporal = config.temporal_attention
+        if self.has_temporal:
+            self.temporal_norm = nn.LayerNorm(width, eps=1e-6)
+            self.temporal_attn = Attention(width, config.vision_heads)
+            self.temporal_scale = TemporalScale(config.scaling, config.num_frames, width)
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = Attention(width, config.vision_heads)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = Mlp(width, 4 * width)
+
+    def forward(self, x: Tensor, time: Tensor | None) -> Tensor:
+        """x: (B, T, 1 + N, D), CLS first. time: (T, 1, D) for the temporal branch. Returns like x."""
+        batch, frames, tokens, width = x.shape
+        if self.has_temporal:
+            x = torch.cat([x[:, :, :1], self.across_time(x[:, :, 1:], time)], dim=2)
+        x = x.reshape(batch * frames, tokens, width)
+        x = x + self.attn(self.norm1(x))
+        x = x + self.mlp(self.norm2(x))
+        return x.view(batch, frames, tokens, width)
+
+    def across_time(self, patches: Tensor, time: Tensor | None) -> Tensor:
+        """Each patch attends to the same place in all frames, scaled per frame.
+
+        patches: (B, T, N, D). Returns (B, T, N, D).
+        """
+        batch, frames, places, width = patches.shape
+        branch = self.temporal_norm(patches)
+        if time is not None:
+            branch = branch + time
+        branch = branch.transpose(1, 2).reshape(batch * places, frames, width)
+        branch = self.temporal_attn(branch).view(batch, places, frames, width).transpose(1, 2)
+        return patches + self.temporal_scale(patches) * branch  # (B, T, N, D)
+
+
+class PatchEmbed(nn.Module):
+    """Non-overlapping patches of an image as tokens."""
+
+    def __init__(self, patch_size_px: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, patch_size_px, patch_size_px)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images: (B, 3, H, W). Returns (B, N, D)."""
+        weight, patch = self.proj.weight, self.proj.kernel_size[0]
+        batch, _, height, width = images.shape
+        # A convolution whose stride is its size is one matrix product over cut-out patches.
+        cut = images.view(batch, 3, height // patch, patch, width // patch, patch)
+        cut = cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, N, 3 * patch * patch)
+        return F.linear(cut, weight.flatten(1), self.proj.bias)
+
+
+class VideoEncoder(nn.Module):
+    """BLIP's ViT, frame by frame, with temporal attention between the frames."""
+
+    def __init__(self, config: LiteVLConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.vision_width
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.num_patches, width))
+        self.patch_embed = PatchEmbed(config.patch_size_px, width)
+        if config.time_embedding != "none":
+            self.time_embed = nn.Parameter(torch.zeros(config.num_frames, width))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.vision_depth))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """frames: (B, T, 3, H, W), normalised as BLIP does. Returns (B, T, 1 + N, D), CLS first."""
+        size = self.config.image_size_px
+        shape = expect("frames", frames, "B T 3 H W", H=size, W=size)
+        batch, num_frames = shape["B"], shape["T"]
+        if self.config.temporal_attention:
+            expect("frames", frames, "B T 3 H W", T=self.config.num_frames)
+        x = self.patch_embed(frames.flatten(0, 1))  # (B * T, N, D)
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1).to(x.dtype), x], dim=1)
+        x = (x + self.pos_embed).view(batch, num_frames, -1, x.shape[-1])
+        time = None
+        if self.config.time_embedding == "branch":
+            time = self.time_embed[:, None]  # (T, 1, D)
+        elif self.config.time_embedding == "stream":
+            x = torch.cat([x[:, :, :1], x[:, :, 1:] + self.time_embed[:, None]], dim=2)
+        for block in self.blocks:
+            x = block(x, time)
+        return self.norm(x)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def start_from_image_encoder(self, generator: torch.Generator) -> None:
+        """Set the temporal parts so that the clip's features equal BLIP's on each frame.
+
+        Norm, query, key and value start as copies of the block's spatial ones, the output
+        projection at zero; a `branch` time embedding is drawn with the configured scale.
+        """
+        if self.config.time_embedding != "none":
+            noise = torch.randn(self.time_embed.shape, generator=generator)
+            self.time_embed.copy_(noise * self.config.time_embedding_scale)
+        for block in self.blocks:
+            if self.config.temporal_attention:
+                block.temporal_norm.load_state_dict(block.norm1.state_dict())
+                block.temporal_attn.qkv.load_state_dict(block.attn.qkv.state_dict())
+                nn.init.zeros_(block.temporal_attn.proj.weight)
+                nn.init.zeros_(block.temporal_attn.proj.bias)
+
+    @torch.no_grad()
+    def temporal_scales(self) -> Tensor | None:
+        """The learned scale of each layer and frame (L, T), or None where it is not learned."""
+        if self.config.scaling not in ("dynamic", "layer"):
+            return None
+        rows = [torch.tanh(block.temporal_scale.gamma) + 1 for block in self.blocks]
+        return torch.stack([row.expand(self.config.num_frames) for row in rows])
