@@ -499,7 +499,7 @@ def test_empty_file_lists_what_a_spec_needs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["x = " + "[" * 20_000, "a" + ".a" * 20_000 + " = 1", f"x = {'9' * 5000}"]
+    "text", ["x = " + "[" * 20_000, "a" + ".a" * 3_000 + " = 1", f"x = {'9' * 5000}"]
 )
 def test_absurd_nesting_or_number_is_a_spec_error(tmp_path, text):
     assert problem_lines(tmp_path, text)
@@ -515,7 +515,7 @@ ASSIGNMENTS = [i for i, line in enumerate(LINES) if "=" in line and not line.sta
 
 
 @settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     edits=st.lists(st.tuples(st.sampled_from(ASSIGNMENTS), st.sampled_from(VALUES)), max_size=4),
@@ -562,7 +562,7 @@ TOML_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.dictionaries(st.sampled_from(list(Spec.model_fields)), TOML_VALUES, max_size=6))
 def test_any_tables_can_be_checked_without_an_exception(tables):
     document = spec_module.with_dotted_keys(tomllib.loads(TEXT) | tables)

@@ -1,0 +1,261 @@
+"""The `litevl` command: check, plan, run, report. Heavy imports wait until a command needs them."""
+
+import argparse
+import contextlib
+import errno
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from litevl import __version__
+from litevl.errors import DataError, LiteVLError, RunError, SpecError
+
+if TYPE_CHECKING:
+    from litevl.plan import PlannedRun
+    from litevl.spec import Profile, Spec
+
+INTERRUPTED = 130  # 128 + SIGINT, what shells expect
+CONTINUES = "Finished runs are kept; the same command continues with the rest."
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns 0, 1 for a failed run, 2 for a user's mistake, 130 for Ctrl-C."""
+    arguments = parser().parse_args(argv)
+    logging.basicConfig(format="%(message)s")  # other packages: warnings only
+    logging.getLogger("litevl").setLevel(logging.INFO)
+    try:
+        code: int = arguments.command(arguments)
+        sys.stdout.flush()
+    except LiteVLError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"\nInterrupted. {CONTINUES}", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1  # a run may be cut short by this
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line: what can be asked for, and the help."""
+    top = argparse.ArgumentParser(
+        prog="litevl",
+        description="Reproduce LiteVL (arXiv 2210.11929): check a spec, run it, report.",
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"litevl {__version__}")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    add = partial(commands.add_parser, allow_abbrev=False)
+
+    sub = add("check", help="check a reproduction file, every problem at once")
+    sub.add_argument("spec", nargs="?", type=Path, metavar="SPEC")
+    sub.add_argument("--schema", action="store_true", help="print the JSON Schema, for editors")
+    sub.add_argument("--json", action="store_true", help="print the outcome as JSON")
+    sub.set_defaults(command=check)
+
+    sub = add("plan", help="list the runs of a spec and what is done of them")
+    add_selection(sub)
+    sub.add_argument("--json", action="store_true", help="print the list as JSON")
+    sub.set_defaults(command=plan)
+
+    sub = add("run", help="run what is not done yet, then report")
+    add_selection(sub)
+    sub.add_argument("--rerun", action="store_true", help="run again what is done, too")
+    sub.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="run although clips are missing; the records will say comparable: false",
+    )
+    sub.set_defaults(command=run)
+
+    sub = add("report", help="render reports again from the records alone")
+    sub.add_argument(
+        "output", nargs="?", type=Path, default=Path("reports"), metavar="DIR",
+        help="the --output of the runs (default: reports)",
+    )  # fmt: skip
+    sub.set_defaults(command=report)
+    return top
+
+
+def add_selection(sub: argparse.ArgumentParser) -> None:
+    """The options that say which runs of a spec are meant; the same for plan and run."""
+    sub.add_argument("spec", type=Path, metavar="SPEC", help="reproduction file (.toml)")
+    sub.add_argument(
+        "--profile", choices=("auto", "mini", "paper"), default="auto",
+        help="scale; auto is paper where its clips and weights are present, else mini",
+    )  # fmt: skip
+    sub.add_argument(
+        "--variant", action="append", default=[], metavar="NAME", dest="variants",
+        help="only this variant; may be repeated",
+    )  # fmt: skip
+    sub.add_argument(
+        "--seed", action="append", default=[], metavar="N", dest="seeds", type=seed,
+        help="this seed instead of the profile's; may be repeated",
+    )  # fmt: skip
+    sub.add_argument("--subset", type=count, metavar="N", help="only N clips of each split")
+    sub.add_argument("--max-steps", type=count, metavar="N", help="stop training after N steps")
+    sub.add_argument(
+        "--output", type=Path, default=Path("reports"), metavar="DIR",
+        help="folder for records and reports (default: reports)",
+    )  # fmt: skip
+
+
+def count(text: str) -> int:
+    """A whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """A whole number from 0 that every random generator takes."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 2**32-1, got '{text}'")
+    return int(text)
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Say that a spec is right, or all that is wrong with it; or print the schema."""
+    from litevl.spec import json_schema, load_spec
+
+    if arguments.schema:
+        print(json.dumps(json_schema(), indent=2))
+        return 0
+    if arguments.spec is None:
+        raise SpecError("nothing to check: name a SPEC, or ask for --schema")
+    try:
+        spec = load_spec(arguments.spec)
+    except SpecError as error:
+        if arguments.json:
+            first, *problems = [line.strip() for line in str(error).splitlines()]
+            print(json.dumps({"ok": False, "problems": problems or [first]}, indent=2))
+        raise
+    if arguments.json:
+        print(json.dumps({"ok": True, "problems": []}, indent=2))
+    else:
+        counts = (
+            f"{len(spec.variant)} variants, {len(spec.claim)} claims, {len(spec.target)} targets"
+        )
+        print(f"{arguments.spec}: ok ({counts})")
+    return 0
+
+
+def selected(
+    arguments: argparse.Namespace,
+) -> "tuple[Spec, Profile, str, tuple[PlannedRun, ...]]":
+    """The spec, the profile and why, and the runs that the options ask for."""
+    from litevl.plan import plan as plan_runs
+    from litevl.spec import choose_profile, load_spec
+
+    spec = load_spec(arguments.spec)
+    profile, reason = choose_profile(spec, arguments.profile)
+    limits = arguments.subset, arguments.max_steps
+    return (
+        spec,
+        profile,
+        reason,
+        plan_runs(spec, profile, arguments.variants, arguments.seeds, *limits),
+    )
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    """Print the runs, one a line, with what is done of them."""
+    from litevl.plan import state
+
+    spec, profile, reason, runs = selected(arguments)
+    rows = [
+        {
+            "id": entry.id,
+            "variant": entry.resolved.variant,
+            "seed": entry.seed,
+            "state": state(entry, arguments.output / "records"),
+        }
+        for entry in runs
+    ]
+    if arguments.json:
+        head = {"spec": spec.name, "profile": profile, "profile_reason": reason}
+        limits = {"subset": arguments.subset, "max_steps": arguments.max_steps}
+        print(json.dumps({**head, **limits, "runs": rows}, indent=2))
+        return 0
+    print(f"{spec.name}, profile {profile} ({reason})")
+    width = max(len(entry.id) for entry in runs)
+    print(f"  {'run':{width}}  state")
+    for row in rows:
+        print(f"  {row['id']:{width}}  {row['state']}")
+    states = [row["state"] for row in rows]
+    counts = ", ".join(f"{states.count(name)} {name}" for name in ("done", "failed", "missing"))
+    print(f"{len(rows)} run{'s' if len(rows) > 1 else ''}: {counts}")
+    return 0
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run what the options ask for and is not done yet."""
+    selected(arguments)  # a mistake in the spec or an option shows before torch is loaded
+    output: Path = arguments.output
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=output).close()
+    except OSError as error:
+        raise disk_error(error, output) from error
+    with writing_to(output):
+        from litevl.run import execute_plan
+
+        return execute_plan(
+            spec_path=arguments.spec,
+            profile=arguments.profile,
+            variants=arguments.variants,
+            seeds=arguments.seeds,
+            subset=arguments.subset,
+            max_steps=arguments.max_steps,
+            output=output,
+            rerun=arguments.rerun,
+            allow_missing=arguments.allow_missing,
+        )
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Render the reports of an output folder again, and print where they are."""
+    output: Path = arguments.output
+    if not any((output / "records").glob("*/*.json")):
+        raise DataError(
+            f"{output / 'records'}: no records to report on.\n"
+            "  `litevl run SPEC` makes them; name the folder given to its --output."
+        )
+    with writing_to(output):
+        from litevl.report.page import render_report
+
+        print(render_report(output / "records", output))
+    return 0
+
+
+@contextlib.contextmanager
+def writing_to(output: Path) -> Iterator[None]:
+    """Turn a full disk or missing permission into a RunError; other errors are ours and pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (*NO_SPACE, *NO_ACCESS):
+            raise
+        raise disk_error(error, output) from error
+
+
+def disk_error(error: OSError, output: Path) -> RunError:
+    """A full disk, or a place that cannot be written, as a message with the way out."""
+    path = Path(os.fsdecode(error.filename)) if error.filename else output
+    is_ours = output.absolute() in (path.absolute(), *path.absolute().parents)
+    elsewhere = ", or choose another folder with --output" if is_ours else ""
+    if error.errno in NO_SPACE:
+        what, way_out = "no space left on the disk", f"Free some space{elsewhere}. {CONTINUES}"
+    else:
+        what, way_out = str(error.strerror), f"Make it a folder you may write to{elsewhere}."
+    return RunError(f"{path}: {what}.\n  {way_out}")
