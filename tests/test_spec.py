@@ -204,8 +204,8 @@ def test_first_line_names_the_file_and_counts_the_problems(tmp_path):
             "train.warmup_fraction: expected at most 1.0, got 10", id="percent for a fraction",
         ),
         pytest.param(
-            "seeds = [0]", "seeds = [0, true]",
-            "profile.mini.train.seeds[1]: expected a whole number, got true",
+            "seeds = [0]", "seeds = [true]",
+            "profile.mini.train.seeds[0]: expected a whole number, got true",
             id="seed of no number",
         ),
         pytest.param(
