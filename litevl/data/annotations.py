@@ -218,7 +218,7 @@ def _add_table(name: str, text: str, header: list[str], found: _Found) -> None:
         for row in rows:
             _add_sentence(name, rows.line_num, row, table, found.problems)
     except csv.Error as error:
-        found.problems.append(f"{name} line {rows.line_num}: {error}")
+        found.problems.append(f"{name} after line {rows.line_num}: {error}; an open quote?")
 
 
 def _add_sentence(

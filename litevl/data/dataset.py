@@ -228,8 +228,9 @@ class FrameStore:
                 partial = Path(tempfile.mkdtemp(prefix=f"{store.name}.partial-", dir=folder))
                 try:
                     _build(clips, partial, size_px, decoder, num_workers, progress)
-                    shutil.rmtree(store, ignore_errors=True)
-                    partial.rename(store)
+                    if _read_places(store, size_px) is None:  # nobody else was faster
+                        shutil.rmtree(store, ignore_errors=True)
+                        partial.rename(store)
                 finally:
                     shutil.rmtree(partial, ignore_errors=True)
             except OSError as error:
@@ -284,7 +285,7 @@ def _read_places(store: Path, size_px: int) -> Places | None:
     try:
         places: Places = json.loads((store / "places.json").read_text(encoding="utf-8"))
         num_bytes = (store / "frames.u8").stat().st_size
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return None
     num_frames = sum(count for _, count in places)
     return places if num_bytes == num_frames * size_px * size_px * 3 else None

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from litevl.data.video import Frames, expect_decoder, read_frames
+from litevl.data.video import Frames, expect_decoder, quieten, read_frames
 from litevl.errors import DataError, RunError
 
 START_SECONDS = 120.0  # for a decoding process to start on a loaded machine
@@ -182,6 +182,7 @@ def _serve(pipe: Connection, size_px: int, decoder: str) -> None:
     """
     # FFmpeg's own chatter; what matters of it comes back as a reason.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    quieten(decoder)  # and load it: not part of the first clip's time
     pipe.send(("ready", None))
     with contextlib.suppress(EOFError):  # the parent is gone
         while True:

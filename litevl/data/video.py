@@ -7,6 +7,7 @@ that were not tried before go through `litevl.data.decode`, in processes that ca
 Legend: K frames asked for, S = size_px.
 """
 
+import contextlib
 import functools
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator
@@ -100,7 +101,7 @@ def count_frames(path: Path) -> int:
     """
     import av
 
-    av.logging.set_level(av.logging.PANIC)  # the reason below is the message
+    quieten("pyav")
     _expect_file(path)
     try:
         with av.open(str(path), metadata_errors="replace") as container:
@@ -151,22 +152,16 @@ def read_frames(path: Path, indices: Iterable[int] | None, size_px: int, decoder
     # frames on open-GOP H.264 (31 of 100 draws in our trial; dmlc/decord issue 195).
     needed = np.unique(wanted)
     frames = np.empty((len(needed), size_px, size_px, 3), np.uint8)
-    num_decoded = num_kept = 0
-    try:
-        for frame in DECODERS[decoder](path, size_px):
-            if num_decoded == needed[num_kept]:
+    num_kept = 0
+    with contextlib.suppress(_DecodingError):  # too few frames: judged below
+        for number, frame in enumerate(DECODERS[decoder](path, size_px)):
+            if number == needed[num_kept]:
                 frames[num_kept] = frame()
                 num_kept += 1
-            num_decoded += 1
             if num_kept == len(needed):
                 break
-    except _DecodingError:
-        pass
     if num_kept < len(needed):
-        raise DataError(
-            f"{path}: the container claims {num_frames} frames, "
-            f"decoding with {decoder} stops after {num_decoded}"
-        )
+        raise DataError(f"{path}: {_reason_undecodable(path, num_frames, decoder)}")
     return frames if indices is None else frames[np.searchsorted(needed, wanted)]
 
 
@@ -178,7 +173,7 @@ def _decord_frames(path: Path, size_px: int) -> Iterator[Callable[[], Frames]]:
     """All frames in display order, resized by decord. Each comes as a call that copies it out."""
     import decord
 
-    decord.logging.set_level(decord.logging.QUIET)
+    quieten("decord")
 
     def pixels(frame: Any) -> Frames:
         # Rows are padded to 64 bytes, and where a pixel's share of that comes to 4 bytes or more,
@@ -246,6 +241,17 @@ def expect_decoder(decoder: str) -> None:
         )
 
 
+def quieten(decoder: str) -> None:
+    """Load a decoder and silence what its FFmpeg prints: the reasons in DataErrors say it."""
+    import av
+
+    av.logging.set_level(av.logging.PANIC)
+    if decoder == "decord":
+        import decord
+
+        decord.logging.set_level(decord.logging.QUIET)
+
+
 def _expect_file(path: Path) -> None:
     if not path.exists():
         raise DataError(f"{path}: missing: no such file")
@@ -264,3 +270,14 @@ def _reason_unreadable(path: Path) -> str:
     if start[4:8] == b"ftyp":
         return "truncated: begins as an MP4 file but ends before its index (moov) is complete"
     return "not a video file that FFmpeg knows"
+
+
+def _reason_undecodable(path: Path, num_frames: int, decoder: str) -> str:
+    # Counted by PyAV for both: decord's decoding thread fails at a different frame each time.
+    num_decoded = 0
+    with contextlib.suppress(_DecodingError):
+        for _ in _pyav_frames(path, MIN_FRAMES):
+            num_decoded += 1
+    if num_decoded == num_frames:
+        return f'{decoder} cannot decode it, pyav can: set frames.decoder = "pyav"'
+    return f"the container claims {num_frames} frames, decoding stops after {num_decoded}"

@@ -1,0 +1,28 @@
+"""Fixtures that several test files share."""
+
+import os
+from pathlib import Path
+
+import pytest
+from clips import write_clip
+
+
+@pytest.fixture
+def make_clip(tmp_path):
+    """Return a function that writes a tiny H.264 clip (see `clips.write_clip`) by file name."""
+
+    def make(name: str = "clip.mp4", **kwargs) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return write_clip(path, **kwargs)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def annotations() -> Path:
+    """Return the folder of real annotation files; they are never part of the project."""
+    folder = os.environ.get("LITEVL_ANNOTATIONS")
+    if not folder:
+        pytest.skip("needs the annotation files: LITEVL_ANNOTATIONS names no folder")
+    return Path(folder)

@@ -1,0 +1,197 @@
+"""Samplers against tables worked by hand or by the code they copy; both decoders against each
+other and against pictures whose grey level says which frame they are."""
+
+import numpy as np
+import pytest
+from clips import REASONS, levels, write_clip, write_damaged, write_trimmed
+from hypothesis import given
+from hypothesis import strategies as st
+
+from litevl.data.video import DECODERS, SAMPLERS, count_frames, read_frames
+from litevl.errors import DataError
+
+MAX_MEAN_DIFFERENCE = 1.0  # of 255 levels, between two FFmpeg versions' resizing
+RNG = np.random.default_rng(0)
+
+# (sampler, available, wanted, expected), from the sources named in video.py
+TABLE = [
+    ("blip-uniform", 77, 8, [0, 9, 18, 27, 36, 45, 54, 63]),
+    ("blip-uniform", 15, 8, [0, 1, 2, 3, 4, 5, 6, 7]),
+    ("blip-uniform", 100, 8, [0, 12, 24, 36, 48, 60, 72, 84]),
+    ("blip-uniform", 7, 8, [0] * 8),
+    ("blip-uniform", 1, 3, [0, 0, 0]),
+    ("lavis-uniform", 77, 8, [0, 9, 19, 28, 38, 48, 57, 67]),
+    ("lavis-uniform", 100, 8, [0, 12, 25, 37, 50, 62, 75, 87]),
+    ("lavis-uniform", 15, 8, [0, 1, 3, 5, 7, 9, 11, 13]),
+    ("lavis-uniform", 4, 8, [0, 0, 1, 1, 2, 2, 3, 3]),
+    ("segment-middle", 16, 8, [0, 2, 4, 6, 8, 10, 12, 14]),
+    ("segment-middle", 24, 8, [1, 4, 7, 10, 13, 16, 19, 22]),
+    ("segment-middle", 77, 8, [4, 13, 23, 32, 42, 52, 61, 71]),
+    ("segment-middle", 8, 8, [0, 1, 2, 3, 4, 5, 6, 7]),
+    ("segment-middle", 10, 1, [4]),
+]
+
+
+@pytest.mark.parametrize(("sampler", "available", "wanted", "expected"), TABLE)
+def test_sampler_gives_the_table(sampler, available, wanted, expected):
+    indices = SAMPLERS[sampler](available, wanted, RNG)
+    assert indices.tolist() == expected
+    assert indices.dtype == np.int64
+
+
+@given(available=st.integers(1, 3000), wanted=st.integers(1, 64))
+def test_blip_uniform_is_blips_own_line(available, wanted):
+    step = available / wanted
+    theirs = np.arange(0, available, step, dtype=int)[:wanted]
+    assert SAMPLERS["blip-uniform"](available, wanted, RNG).tolist() == theirs.tolist()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@given(available=st.integers(1, 3000), wanted=st.integers(1, 64), seed=st.integers(0, 9))
+def test_every_sampler_stays_in_the_clip_in_order(sampler, available, wanted, seed):
+    indices = SAMPLERS[sampler](available, wanted, np.random.default_rng(seed))
+    assert indices.shape == (wanted,)
+    assert indices[0] >= 0
+    assert indices[-1] < available
+    assert (np.diff(indices) >= 0).all()
+
+
+@pytest.mark.parametrize("sampler", ["segment-middle", "segment-random"])
+def test_short_clip_repeats_last_frame(sampler):
+    assert SAMPLERS[sampler](3, 6, RNG).tolist() == [0, 1, 2, 2, 2, 2]
+
+
+def test_segment_random_draws_every_frame_and_only_from_its_segment():
+    rng = np.random.default_rng(0)
+    draws = np.stack([SAMPLERS["segment-random"](20, 8, rng) for _ in range(400)])  # (400, 8)
+    edges = np.arange(9) * 20 // 8
+    for segment, drawn in enumerate(draws.T):
+        assert set(drawn) == set(range(edges[segment], edges[segment + 1]))
+
+
+def test_segment_random_is_repeated_by_its_seed():
+    first, again = (
+        SAMPLERS["segment-random"](100, 8, np.random.default_rng(3)).tolist() for _ in range(2)
+    )
+    assert first == again
+
+
+def test_sampler_refuses_a_clip_without_frames():
+    for sampler in SAMPLERS.values():
+        with pytest.raises(ValueError, match="cannot sample 8 frames of 0"):
+            sampler(0, 8, RNG)
+
+
+# name -> how the encoder is asked for it
+ENCODINGS = {
+    "B-frames": {},
+    "many key frames": {"bf": "3", "g": "6"},
+    "open GOP": {"x264-params": "open-gop=1:keyint=6:bframes=3"},
+    "full pyramid": {"x264-params": "bframes=8:b-pyramid=normal:b-adapt=0"},
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_frames_come_in_display_order(make_clip, encoding, decoder):
+    clip = make_clip(num_frames=40, options=ENCODINGS[encoding])
+    frames = read_frames(clip, None, 96, decoder)
+    assert frames.shape == (40, 96, 96, 3)
+    assert frames.dtype == np.uint8
+    assert levels(frames) == pytest.approx([20 + 200 * i // 40 for i in range(40)], abs=2)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_decoders_give_the_same_frames(make_clip, encoding):
+    clip = make_clip(num_frames=40, options=ENCODINGS[encoding])
+    assert np.array_equal(
+        read_frames(clip, None, 96, "decord"), read_frames(clip, None, 96, "pyav")
+    )
+
+
+@pytest.mark.parametrize("size_px", [24, 48, 64, 90, 224])
+def test_decoders_agree_on_resized_frames(make_clip, size_px):
+    clip = make_clip()
+    frames, others = (read_frames(clip, None, size_px, decoder) for decoder in DECODERS)
+    assert frames.shape == others.shape == (24, size_px, size_px, 3)
+    assert np.abs(frames.astype(int) - others).mean() < MAX_MEAN_DIFFERENCE
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_chosen_frames_are_those_of_the_whole_clip(make_clip, encoding, decoder):
+    # decord's own seeking fails this on "open GOP"
+    clip = make_clip(num_frames=40, options=ENCODINGS[encoding])
+    whole = read_frames(clip, None, 32, decoder)
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        indices = rng.integers(0, 40, size=5)
+        assert np.array_equal(read_frames(clip, indices, 32, decoder), whole[indices])
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_frames_cut_off_by_an_edit_list_are_not_shown(tmp_path, decoder):
+    # decord's own count is 40 here, with five frames at the end that are none
+    clip = write_trimmed(tmp_path / "clip.mp4", num_frames=40)
+    frames = read_frames(clip, None, 96, decoder)
+    assert len(frames) == count_frames(clip) == 35
+    assert levels(frames) == pytest.approx([20 + 200 * i // 40 for i in range(5, 40)], abs=2)
+
+
+def test_codec_that_only_pyav_knows_is_not_called_damage(make_clip):
+    clip = make_clip(codec="libsvtav1", options={"preset": "12"})
+    assert len(read_frames(clip, None, 32, "pyav")) == 24
+    with pytest.raises(DataError, match="decord cannot decode it, pyav can"):
+        read_frames(clip, None, 32, "decord")
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_no_frames_asked_for_gives_none(make_clip, decoder):
+    assert read_frames(make_clip(), [], 16, decoder).shape == (0, 16, 16, 3)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize(("indices", "named"), [([3, 24], 24), ([-1, 3], -1)])
+def test_frame_outside_the_clip_is_refused_not_replaced(make_clip, decoder, indices, named):
+    with pytest.raises(DataError, match=f"frame {named} asked for, the clip has frames 0 to 23"):
+        read_frames(make_clip(), indices, 64, decoder)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("damage", REASONS)
+def test_damaged_clip_has_one_reason(tmp_path, damage, decoder):
+    clip = write_damaged(tmp_path / "clip.mp4", damage)
+    with pytest.raises(DataError, match=REASONS[damage]) as raised:
+        read_frames(clip, None, 32, decoder)
+    message = str(raised.value)
+    assert message.startswith(f"{clip}: ")
+    assert "\n" not in message
+
+
+def test_folder_in_place_of_a_clip_is_refused(tmp_path):
+    with pytest.raises(DataError, match="not a file"):
+        count_frames(tmp_path)
+
+
+def test_count_frames_counts(tmp_path):
+    for num_frames in (2, 3, 17):
+        assert count_frames(write_clip(tmp_path / "clip.mp4", num_frames)) == num_frames
+
+
+def test_unknown_decoder_lists_the_known_ones(make_clip):
+    with pytest.raises(DataError, match="unknown decoder 'opencv'; known: decord, pyav"):
+        read_frames(make_clip(), None, 32, "opencv")
+
+
+def test_decoder_that_is_not_installed_names_the_other(make_clip, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(DataError, match=r'decord is not installed.* frames\.decoder = "pyav"'):
+        read_frames(make_clip(), None, 32, "decord")
+
+
+def test_metadata_that_is_not_utf8_does_no_harm(make_clip):
+    clip = make_clip(container_options={"movflags": "use_metadata_tags"})
+    content = clip.read_bytes()
+    assert b"Lavf" in content  # the encoder's name, among the metadata
+    clip.write_bytes(content.replace(b"Lavf", b"\xbf\xfe\xff\xbf"))
+    assert len(read_frames(clip, None, 32, "pyav")) == 24
