@@ -12,10 +12,10 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,7 @@ __all__ = [
     "read_plan",
     "read_record",
     "read_strips",
+    "write_bytes",
     "write_plan",
     "write_record",
 ]
@@ -89,8 +90,8 @@ def write_record(
             raise ValueError(f"{path.stem}{suffix}: " + "; ".join(problems))
     for suffix, content in files:
         if content is not None:
-            _write_atomically(path.with_suffix(suffix), _saver(content))
-    _write_atomically(path, lambda file: file.write(_as_json(checked)))
+            write_bytes(path.with_suffix(suffix), _as_npz(content))
+    write_bytes(path, _as_json(checked))
     return path
 
 
@@ -98,7 +99,7 @@ def write_plan(folder: Path, profile: str, plan: PlanFile | Mapping[str, Any]) -
     """Write `<profile>.plan.json` into the folder of records; returns its path. Errors as above."""
     checked = plan if isinstance(plan, PlanFile) else PlanFile.model_validate(dict(plan))
     path = folder / f"{profile}.plan.json"
-    _write_atomically(path, lambda file: file.write(_as_json(checked)))
+    write_bytes(path, _as_json(checked))
     return path
 
 
@@ -133,19 +134,19 @@ def _as_json(part: Part) -> bytes:
     return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
 
 
-def _saver(arrays: Mapping[str, NDArray[Any]]) -> Callable[[IO[bytes]], object]:
-    # Into memory first: numpy's zip writer seeks, and a full disk then shows as one plain error.
+def _as_npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     buffer, named = io.BytesIO(), dict[str, Any](arrays)
     np.savez_compressed(buffer, **named)
-    return lambda file: file.write(buffer.getbuffer())
+    return buffer.getvalue()
 
 
-def _write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, making its folder. RunError if it cannot be written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            write(file)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -1,10 +1,15 @@
 """Made-up runs for the tests of records and reports: the right shapes, invented numbers."""
 
+import json
+from collections.abc import Callable, Iterable
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from litevl import metrics
+from litevl.record import read_arrays, write_plan, write_record
 
 VARIANTS = {
     "full": "LiteVL, everything on",
@@ -185,3 +190,67 @@ def make_record(variant: str, seed: int, arrays: dict[str, Any], profile: str = 
         "curves": make_curves(variant, seed),
         "temporal_scale": scale if CHANGES[variant].get("scaling") != "none" else None,
     }
+
+
+CLAIM = {
+    "name": "temporal-attention-helps",
+    "better": "full",
+    "worse": "no-temporal-attention",
+    "metric": "t2v/R@1",
+    "sentence": "Temporal attention improves retrieval.",
+}
+TARGET = {
+    "metric": "t2v/R@1",
+    "variant": "full",
+    "value": 46.7,
+    "tolerance": 1.2,
+    "provenance": {"source": "secondary", "note": "quoted by another paper"},
+}
+
+
+def make_plan(ids: list[str], **changes: Any) -> dict[str, Any]:
+    return {
+        "ids": ids,
+        "spec_file": "reproductions/msrvtt.toml",
+        "claims": [CLAIM],
+        "targets": [TARGET],
+        "provenance": {"model.scaling": {"source": "reconstructed", "note": "our form of it"}},
+        "variants": [{"name": name, "title": title} for name, title in VARIANTS.items()],
+        "command": "nox -s reproduce-msrvtt",
+    } | changes
+
+
+def write_study(
+    records_dir: Path,
+    variants: Iterable[str] = tuple(VARIANTS),
+    seeds: Iterable[int] = (0,),
+    profile: str = "mini",
+    num_queries: int = 60,
+) -> Path:
+    """Complete records with strips, and the plan that asked for them; returns their folder."""
+    folder, ids = records_dir / "msrvtt", []
+    for seed, variant in product(seeds, variants):
+        arrays = make_arrays(variant, seed, num_queries)
+        record = make_record(variant, seed, arrays, profile)
+        write_record(folder, record, arrays, make_strips(arrays, size_px=16))
+        ids.append(record["run"]["id"])
+    write_plan(folder, profile, make_plan(ids))
+    return folder
+
+
+def change_record(folder: Path, run_id: str, change: Callable[[dict[str, Any]], None]) -> Path:
+    """Edit a written record in place, as a text editor would: nothing checks it."""
+    path = folder / f"{run_id}.json"
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+    return path
+
+
+def change_arrays(folder: Path, run_id: str, **arrays: Any) -> None:
+    """Replace arrays of a written run and let its record's metrics follow."""
+    path = folder / f"{run_id}.json"
+    changed = read_arrays(path) | arrays
+    record = json.loads(path.read_text())
+    record["metrics"]["test"] = make_metrics(changed)
+    write_record(folder, record, changed)

@@ -1,0 +1,260 @@
+"""The tables of accounts: what ran, where, at which cost, from which data, weights and settings."""
+
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+
+import pandas as pd
+
+from litevl.record import Record
+from litevl.report.runs import Outcome, Run, Study
+from litevl.report.tables import Cell, Table, number, seeds_text, value_text
+from litevl.spec import Provenance
+from litevl.spec_problems import flat
+
+OUTCOME_TONES: dict[Outcome, str] = {"failed": "bad", "damaged": "bad", "interrupted": "warn"}
+SHORT = 12  # characters of a hash that the page shows; the CSV files have all of them
+
+
+def _table(
+    stem: str,
+    title: str,
+    header: tuple[str, ...],
+    rows: Sequence[tuple[Cell, ...]],
+    note: str = "",
+    num_text_columns: int = 1,
+) -> Table:
+    """A table whose CSV holds the very texts that the page shows."""
+    texts = [[" ".join(filter(None, (cell.text, cell.detail))) for cell in row] for row in rows]
+    frame = pd.DataFrame(texts, columns=list(header))
+    return Table(stem, title, header, tuple(rows), frame, note, num_text_columns=num_text_columns)
+
+
+def runs_table(study: Study) -> Table:
+    """Every planned run and what became of it, failures with their error."""
+    rows = []
+    for run in study.runs:
+        error = run.damage or (run.record.error if run.record else None) or ""
+        error = error or "; ".join(run.reasons)
+        record = run.record
+        epoch = str(record.selection.epoch) if record and record.selection else "-"
+        rows.append(
+            (
+                Cell(run.id),
+                Cell(run.outcome, error, OUTCOME_TONES.get(run.outcome, "")),
+                Cell(_commit(record) if record else "-"),
+                Cell(record.run.started[:16].replace("T", " ") if record else "-"),
+                Cell(epoch, record.selection.select if record and record.selection else ""),
+                Cell(_minutes(record.timings_seconds.total))
+                if record and record.timings_seconds
+                else Cell("-"),
+            )
+        )
+    header = ("run", "outcome", "commit", "started", "epoch", "minutes")
+    return _table("runs", "Runs", header, rows, num_text_columns=4)
+
+
+def _commit(record: Record) -> str:
+    commit = record.code.commit or "unknown"
+    short = commit[: SHORT + len("source:")] if commit.startswith("source:") else commit[:SHORT]
+    return f"{short}+changes" if record.code.dirty else short
+
+
+def _minutes(seconds: float) -> str:
+    return number(seconds / 60, 1)
+
+
+def code_warnings(study: Study) -> list[str]:
+    """What a reader should know about the code and data behind the published runs."""
+    records = [run.record for run in study.shown if run.record is not None]
+    commits = sorted({record.code.commit or "unknown" for record in records})
+    warnings = []
+    if len(commits) > 1:
+        short = ", ".join(commit[:SHORT] for commit in commits)
+        warnings.append(f"The runs come from {len(commits)} different commits: {short}.")
+    num_dirty = sum(record.code.dirty for record in records)
+    if num_dirty:
+        warnings.append(
+            f"{num_dirty} of {len(records)} runs used code that was changed after the commit named."
+        )
+    if len({record.data.fingerprint for record in records if record.data}) > 1:
+        warnings.append("The runs did not all see the same data; those are not compared.")
+    if len({record.weights.sha256 for record in records if record.weights}) > 1:
+        warnings.append("The runs did not all start from the same weights.")
+    return warnings
+
+
+def cost_table(study: Study) -> Table:
+    """What a variant costs, averaged over its published runs."""
+    rows, tidy = [], []
+    for variant in study.variants:
+        runs = study.published(variant.name)
+        records = [run.record for run in runs if run.record is not None]
+        costs = [record.cost for record in records if record.cost is not None]
+        times = [record.timings_seconds for record in records if record.timings_seconds]
+        if not costs or not times:
+            rows.append((Cell(variant.title, variant.name), *[Cell("-")] * 7))
+            continue
+        values = {
+            "parameters": fmean(cost.parameters for cost in costs),
+            "flops_per_clip": fmean(cost.flops_per_clip for cost in costs),
+            "flops_per_pair": fmean(cost.flops_per_pair for cost in costs),
+            "peak_memory_gib": fmean(cost.peak_memory_gib for cost in costs),
+            "device_hours": fmean(cost.device_hours for cost in costs),
+            "train_seconds": fmean(time.train for time in times),
+            "evaluate_seconds": fmean(time.evaluate for time in times),
+        }
+        rows.append(
+            (
+                Cell(variant.title, variant.name),
+                Cell(number(values["parameters"] / 1e6, 2)),
+                Cell(number(values["flops_per_clip"] / 1e9, 2)),
+                Cell(number(values["flops_per_pair"] / 1e9, 3)),
+                Cell(_minutes(values["train_seconds"])),
+                Cell(_minutes(values["evaluate_seconds"])),
+                Cell(number(values["device_hours"], 3)),
+                Cell(number(values["peak_memory_gib"], 2)),
+            )
+        )
+        tidy.append({"variant": variant.name, "seeds": seeds_text(runs)} | values)
+    header = (
+        *("variant", "parameters (M)", "GFLOP per clip", "GFLOP per pair"),
+        *("training (min)", "evaluation (min)", "device hours", "peak memory (GiB)"),
+    )
+    return Table(
+        "cost",
+        "Cost",
+        header,
+        tuple(rows),
+        pd.DataFrame(tidy),
+        "Means over seeds. Per clip: the video encoder once. Per pair: one caption and one clip "
+        "through the cross-encoder, the clip already encoded. Device hours: wall time times "
+        "devices, for the whole run.",
+    )
+
+
+def data_table(study: Study) -> Table:
+    """Clips expected, found and broken, and captions used, for each data set that was seen."""
+    seen = {
+        run.record.data.fingerprint: run.record.data
+        for run in study.runs
+        if run.record is not None and run.record.data is not None
+    }
+    rows = [
+        (
+            Cell(f"{data.dataset}: {name}", f"fingerprint {fingerprint[:SHORT]}"),
+            *(Cell(str(n)) for n in (split.expected, split.found, split.broken, split.captions)),
+        )
+        for fingerprint, data in seen.items()
+        for name, split in data.splits.items()
+    ]
+    notes = dict.fromkeys(note for data in seen.values() for note in data.notes)
+    return _table(
+        "data",
+        "Data",
+        ("split", "clips expected", "found", "broken", "captions"),
+        rows,
+        " ".join(note if note.endswith(".") else f"{note}." for note in notes),
+    )
+
+
+def weights_table(study: Study) -> Table:
+    """Where each variant's weights came from and what became of every tensor."""
+    rows, tidy = [], []
+    for variant in study.variants:
+        records = [run.record for run in study.runs if run.variant == variant.name and run.record]
+        found = next((record.weights for record in records if record.weights is not None), None)
+        if found is None:
+            continue
+        rows.append(
+            (
+                Cell(variant.name),
+                Cell(found.source, f"sha256 {found.sha256[:SHORT]}"),
+                Cell(str(found.loaded)),
+                Cell(str(len(found.new_by_design)), _kinds(found.new_by_design)),
+                Cell(str(len(found.dropped_by_design)), _kinds(found.dropped_by_design)),
+            )
+        )
+        line = {"variant": variant.name, "source": found.source, "sha256": found.sha256}
+        line |= {"loaded": str(found.loaded), "new_by_design": " ".join(found.new_by_design)}
+        tidy.append(line | {"dropped_by_design": " ".join(found.dropped_by_design)})
+    return Table(
+        "weights",
+        "Weights",
+        ("variant", "source", "loaded", "new by design", "dropped by design"),
+        tuple(rows),
+        pd.DataFrame(tidy),
+        "Tensors. Every one is accounted for: loaded, new because BLIP has no such part, or "
+        "dropped because the model has none. The CSV file names them all.",
+        num_text_columns=2,
+    )
+
+
+def _kinds(names: Iterable[str]) -> str:
+    """Tensor names with their numbers starred, each pattern once, the first three of them."""
+    starred = (".".join("*" if p.isdigit() else p for p in name.split(".")) for name in names)
+    patterns = list(dict.fromkeys(starred))
+    more = f" and {len(patterns) - 3} more kinds" if len(patterns) > 3 else ""
+    return ", ".join(patterns[:3]) + more
+
+
+def settings_table(study: Study) -> Table:
+    """The reference variant's settings, each with where its value comes from."""
+    runs = [run for run in study.runs if run.record is not None]
+    shown = next((run for run in runs if run.variant == study.reference), runs[0] if runs else None)
+    values = flat(shown.record.spec) if shown is not None and shown.record is not None else {}
+    known = study.plan.provenance if study.plan is not None else {}
+    rows = []
+    for key in dict.fromkeys([*values, *known]):
+        is_table = any(longer.startswith(f"{key}.") for longer in values)
+        if is_table or key in ("name", "title", "profile", "variant"):
+            continue
+        found = _provenance(key, known)
+        value = value_text(values[key]) if key in values else ""
+        source = Cell(found.source, tone=SOURCE_TONES[found.source]) if found else Cell("-")
+        rows.append((Cell(key), Cell(value), source, Cell(found.note if found else "")))
+    return _table(
+        "settings",
+        f"Settings of {shown.variant if shown else study.reference}, and where they come from",
+        ("setting", "value", "source", "note"),
+        rows,
+        "paper: read in the paper. secondary: quoted by the source named. reconstructed: ours, "
+        "with the reason. A note on a whole table holds for each of its keys.",
+        num_text_columns=4,
+    )
+
+
+SOURCE_TONES = {"paper": "good", "secondary": "", "reconstructed": "mild"}
+
+
+def _provenance(key: str, known: dict[str, Provenance]) -> Provenance | None:
+    """The provenance of a dotted key, or else of the nearest table that holds it."""
+    while key and key not in known:
+        key = key.rpartition(".")[0]
+    return known.get(key)
+
+
+def machines_table(study: Study) -> Table:
+    """Each machine and set of package versions, with the runs made there."""
+    made: dict[tuple[Cell, ...], list[Run]] = {}
+    for run in study.runs:
+        if run.record is None:
+            continue
+        machine, record = run.record.hardware, run.record
+        packages = " ".join(f"{name} {version}" for name, version in record.packages.items())
+        cells = (
+            Cell(machine.device, machine.processor),
+            Cell(f"{machine.cores} ({machine.threads})"),
+            Cell(number(machine.memory_gib)),
+            Cell(machine.platform, f"Python {machine.python}"),
+            Cell(f"litevl {record.code.version}", packages),
+            Cell(record.code.commit or "unknown", "with changes" if record.code.dirty else ""),
+        )
+        made.setdefault(cells, []).append(run)
+    rows = [(Cell(f"{len(runs)}"), *cells) for cells, runs in made.items()]
+    return _table(
+        "machines",
+        "Machines and code",
+        ("runs", "device", "cores (threads)", "memory (GiB)", "system", "packages", "commit"),
+        rows,
+        num_text_columns=7,
+    )

@@ -1,0 +1,274 @@
+"""What a report is made from: the runs a plan asked for, and what their records say.
+
+A run's numbers are published only if its record is whole, comparable with the others, and says
+which code made it. Everything else stays visible, with the reason, away from the main tables.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from litevl import metrics
+from litevl.errors import DataError
+from litevl.record import PlanFile, Record, read_arrays, read_plan, read_record
+from litevl.schema import Arrays, VariantTitle
+
+Outcome = Literal["complete", "failed", "interrupted", "damaged", "not run"]
+
+RESAMPLING_SEED = 20221109
+
+RUN_ID = re.compile(r"(?P<spec>.+)-(?P<profile>mini|paper)-(?P<variant>.+)-s(?P<seed>\d+)-[^-]+")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One planned run: its record, if there is one, or what is wrong with it."""
+
+    id: str
+    variant: str
+    seed: int
+    path: Path
+    record: Record | None = None
+    arrays: Arrays | None = None
+    damage: str | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        if self.damage is not None:
+            return "damaged"
+        return "not run" if self.record is None else self.record.status
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why a complete run's numbers may not stand beside the others'; empty if they may."""
+        if self.record is None or self.outcome != "complete":
+            return ()
+        run, reasons = self.record.run, list(self.record.run.not_comparable_because)
+        if run.limits.subset is not None and not any("subset" in reason for reason in reasons):
+            reasons.append(f"only a subset of {run.limits.subset} was used")
+        if run.limits.max_steps is not None and not any("step" in reason for reason in reasons):
+            reasons.append(f"training was cut off after {run.limits.max_steps} steps")
+        if self.record.code.commit is None:
+            reasons.append("the record does not say which code made it")
+        return tuple(reasons)
+
+    @property
+    def is_published(self) -> bool:
+        return self.outcome == "complete" and not self.reasons
+
+
+@dataclass(frozen=True)
+class Study:
+    """All runs of one spec under one profile, in the order of its variants and seeds."""
+
+    spec: str
+    profile: Literal["mini", "paper"]
+    title: str
+    profile_reason: str
+    variants: tuple[VariantTitle, ...]
+    runs: tuple[Run, ...]
+    plan: PlanFile | None
+    num_outdated: int
+    """Records of other settings or earlier versions of the spec, left out."""
+
+    def published(self, variant: str) -> tuple[Run, ...]:
+        """The runs of a variant whose numbers may be shown, by seed."""
+        return tuple(run for run in self.runs if run.variant == variant and run.is_published)
+
+    @property
+    def shown(self) -> tuple[Run, ...]:
+        return tuple(run for run in self.runs if run.is_published)
+
+    @property
+    def reference(self) -> str:
+        """The variant that the others are compared with: `full`, or else the first."""
+        names = [variant.name for variant in self.variants]
+        return "full" if "full" in names else names[0]
+
+
+def find_studies(records_dir: Path) -> list[tuple[str, str]]:
+    """Every (spec, profile) with a plan or a record under the folder, sorted."""
+    found = set()
+    for path in sorted(records_dir.glob("*/*.json")):
+        if path.name.endswith(".plan.json"):
+            profile = path.name.removesuffix(".plan.json")
+        else:
+            profile = _parts(path.stem, path)[1]
+        found.add((path.parent.name, profile))
+    return sorted(found)
+
+
+def load_study(records_dir: Path, spec: str, profile: str) -> Study:
+    """Read a study's plan and records. A damaged record becomes a damaged run, not an error.
+
+    With a plan file, exactly its runs are shown, also those that have no record. Without one, the
+    latest record of each variant and seed is.
+    """
+    folder = records_dir / spec
+    plan_path = folder / f"{profile}.plan.json"
+    plan = read_plan(plan_path) if plan_path.exists() else None
+    own = [
+        path
+        for path in sorted(folder.glob("*.json"))
+        if not path.name.endswith(".plan.json") and _parts(path.stem, path)[1] == profile
+    ]
+    if plan is not None:
+        runs = [_load(folder / f"{run_id}.json") for run_id in plan.ids]
+    else:
+        runs = _latest(_load(path) for path in own)
+    records = [run.record for run in runs if run.record is not None]
+    names = plan.variants if plan is not None else ()
+    names += tuple(
+        VariantTitle(name=name, title=name)
+        for name in dict.fromkeys(run.variant for run in runs)
+        if name not in {variant.name for variant in names}
+    )
+    place = {variant.name: i for i, variant in enumerate(names)}
+    return Study(
+        spec=spec,
+        profile="paper" if profile == "paper" else "mini",
+        title=records[0].run.title if records else spec,
+        profile_reason=records[-1].run.profile_reason if records else "nothing has run yet",
+        variants=names,
+        runs=tuple(sorted(runs, key=lambda run: (place[run.variant], run.seed))),
+        plan=plan,
+        num_outdated=len({path.stem for path in own} - {run.id for run in runs}),
+    )
+
+
+def _parts(run_id: str, path: Path) -> tuple[str, str, str, int]:
+    """Spec, profile, variant and seed of a run's id."""
+    match = RUN_ID.fullmatch(run_id)
+    if match is None:
+        raise DataError(
+            f"{path}: the run id should read <spec>-<profile>-<variant>-s<seed>-<key>.\n"
+            "  Move the file out of the folder of records."
+        )
+    return match["spec"], match["profile"], match["variant"], int(match["seed"])
+
+
+def _load(path: Path) -> Run:
+    _, profile, variant, seed = _parts(path.stem, path)
+    if not path.exists():
+        return Run(path.stem, variant, seed, path)
+    try:
+        record = read_record(path)
+        arrays = read_arrays(path) if record.status == "complete" else None
+        run = record.run
+        if (run.id, run.profile, run.variant, run.seed) != (path.stem, profile, variant, seed):
+            raise DataError(f"{path}: holds the record of another run, {run.id}")
+        if arrays is not None:
+            _check_agreement(path, record, arrays)
+    except DataError as error:
+        return Run(path.stem, variant, seed, path, damage=str(error))
+    return Run(path.stem, variant, seed, path, record, arrays)
+
+
+def _check_agreement(path: Path, record: Record, arrays: Arrays) -> None:
+    """Every test metric must follow from the values per query: no number is written by hand."""
+    for name, stated in record.metrics.test.items():
+        values = per_query(name, arrays)
+        if values is None:
+            continue
+        followed = float(np.median(values) if name.endswith("/MdR") else values.mean())
+        if abs(followed - stated.value) > 1e-6 or len(values) != stated.n:
+            raise DataError(
+                f"{path}: {name} is {stated.value} over {stated.n} queries, but the values beside "
+                f"it give {followed} over {len(values)}.\n"
+                "  Move the record away and run again to make a new one."
+            )
+
+
+def _latest(runs: Iterable[Run]) -> list[Run]:
+    """For each variant and seed the run that started last; a damaged one only if it is alone."""
+    chosen: dict[tuple[str, int], Run] = {}
+    for run in runs:
+        key = (run.variant, run.seed)
+        if key not in chosen or _started(run) >= _started(chosen[key]):
+            chosen[key] = run
+    return list(chosen.values())
+
+
+def _started(run: Run) -> str:
+    return run.record.run.started if run.record is not None else ""
+
+
+def per_query(metric: str, arrays: Arrays) -> metrics.Floats | None:
+    """A metric's value for each query, (Q,) or for v2t (G,): percent, points or rank.
+
+    Their mean is the metric, for MdR their median. None where the run did not record it.
+    """
+    if metric == "order_accuracy":
+        return 100.0 * arrays["order_right"] if "order_right" in arrays else None
+    if metric == "shuffle_sensitivity":
+        if "t2v_shuffled_ranks" not in arrays:
+            return None
+        shuffled = metrics.hits_at(1, arrays["t2v_shuffled_ranks"])
+        return metrics.hits_at(1, arrays["t2v_ranks"]) - shuffled
+    direction, _, name = metric.partition("/")
+    ranking = arrays.get(f"{direction.replace('-', '_')}_ranks")
+    if ranking is None:
+        return None
+    if name in ("MdR", "MnR"):
+        return metrics.worst(ranking).astype(np.float64)
+    if name.endswith("-best-ties"):
+        ranking, name = np.repeat(ranking[:, :1], 2, axis=1), name.removesuffix("-best-ties")
+    cutoff = name.removeprefix("R@")
+    return metrics.hits_at(int(cutoff), ranking) if cutoff.isdigit() else None
+
+
+def sources(metric: str, arrays: Arrays) -> metrics.Ints:
+    """The cluster of each value of `per_query`: of the captions, or for v2t of the clips."""
+    clusters = arrays["clusters"]
+    if metric.startswith("v2t"):
+        return metrics.gallery_clusters(clusters, arrays["truth"], len(arrays["gallery_ids"]))
+    return clusters
+
+
+def same_test(runs: Iterable[Run]) -> bool:
+    """Whether the runs answered the same queries, in the same order, over the same data."""
+    found = [(run.record.data, run.arrays) for run in runs if run.record and run.arrays]
+    return len({data.fingerprint for data, _ in found if data is not None}) <= 1 and all(
+        np.array_equal(arrays[name], found[0][1][name])
+        for _, arrays in found
+        for name in ("query_ids", "gallery_ids", "clusters", "truth")
+    )
+
+
+def over_seeds(metric: str, runs: tuple[Run, ...]) -> metrics.Floats | None:
+    """A metric's values per seed and query, (S, Q); None if a run lacks it or they do not match."""
+    values = [per_query(metric, run.arrays) for run in runs if run.arrays is not None]
+    present = [row for row in values if row is not None]
+    if not present or len(present) < len(runs) or not same_test(runs):
+        return None
+    return np.stack(present)
+
+
+def resampling() -> np.random.Generator:
+    """A fresh generator for one interval: a number is the same in every table and figure."""
+    return np.random.default_rng(RESAMPLING_SEED)
+
+
+def summary(metric: str, runs: tuple[Run, ...]) -> metrics.Metric | None:
+    """A metric over the runs' seeds: their mean, with the interval over queries. None as above.
+
+    One seed: the record's own value and interval. Several: a bootstrap over their shared queries.
+    """
+    values = over_seeds(metric, runs)
+    if values is None:
+        return None
+    if len(runs) == 1 and runs[0].record and metric in runs[0].record.metrics.test:
+        stated = runs[0].record.metrics.test[metric]
+        return {"value": stated.value, "low": stated.low, "high": stated.high, "n": stated.n}
+    is_percent = "R@" in metric or metric == "order_accuracy"
+    return metrics.interval(
+        values,
+        sources(metric, runs[0].arrays or {}),
+        resampling(),
+        "median" if metric.endswith("/MdR") else "mean",
+        bounds=metrics.PERCENT if is_percent else None,
+    )

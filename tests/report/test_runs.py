@@ -1,0 +1,213 @@
+"""Which records a report takes, and which numbers it lets out."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from records import (
+    change_arrays,
+    change_record,
+    make_arrays,
+    make_metrics,
+    make_plan,
+    make_record,
+    run_id,
+    write_study,
+)
+
+from litevl import metrics
+from litevl.errors import DataError
+from litevl.record import write_plan, write_record
+from litevl.report.runs import (
+    Study,
+    find_studies,
+    load_study,
+    over_seeds,
+    per_query,
+    same_test,
+    summary,
+)
+
+
+def load(folder: Path, profile: str = "mini") -> Study:
+    return load_study(folder.parent, "msrvtt", profile)
+
+
+def outcomes(study: Study) -> list[tuple[str, int, str]]:
+    return [(run.variant, run.seed, run.outcome) for run in study.runs]
+
+
+def test_every_spec_and_profile_with_a_plan_or_a_record_is_found(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, ["full"])
+    write_plan(tmp_path / "didemo", "paper", make_plan(["didemo-paper-full-s0-00000000"]))
+    (folder / "mini.plan.json").unlink()
+    assert find_studies(tmp_path) == [("didemo", "paper"), ("msrvtt", "mini")]
+
+
+def test_only_planned_runs_are_shown_and_the_others_counted(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, ["full", "no-scaling"])
+    arrays = make_arrays("full", 0)
+    old = make_record("full", 0, arrays)
+    old["run"]["id"] = run_id("full", 0, key="00000000")
+    write_record(folder, old, arrays)
+    study = load(folder)
+    assert [run.id for run in study.runs] == [run_id("full", 0), run_id("no-scaling", 0)]
+    assert study.num_outdated == 1
+
+
+def test_without_a_plan_the_latest_record_of_a_variant_and_seed_is_shown(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, ["full"])
+    arrays = make_arrays("full", 0)
+    newer = make_record("full", 0, arrays)
+    newer["run"] |= {"id": run_id("full", 0, key="00000000"), "started": "2026-02-01T00:00:00"}
+    write_record(folder, newer, arrays)
+    (folder / "mini.plan.json").unlink()
+    study = load(folder)
+    assert [run.id for run in study.runs] == [newer["run"]["id"]]
+    assert study.num_outdated == 1
+
+
+def test_planned_runs_without_a_whole_record_stay_visible(tmp_path: Path) -> None:
+    variants = ["full", "no-scaling", "mean-pooling", "concat-pooling"]
+    folder = write_study(tmp_path, variants)
+    (folder / f"{run_id('full', 0)}.json").unlink()
+    (folder / f"{run_id('no-scaling', 0)}.npz").unlink()
+    (folder / f"{run_id('mean-pooling', 0)}.json").write_text('{"schema": 1')
+    change_record(
+        folder,
+        run_id("concat-pooling", 0),
+        lambda r: r.update(status="failed", error="loss is NaN", metrics={}),
+    )
+    study = load(folder)
+    assert outcomes(study) == [
+        ("full", 0, "not run"),
+        ("no-scaling", 0, "damaged"),
+        ("mean-pooling", 0, "damaged"),
+        ("concat-pooling", 0, "failed"),
+    ]
+    assert study.shown == ()
+    assert "mean-pooling-s0-0123abcd.json: damaged" in str(study.runs[2].damage)
+
+
+def test_record_under_another_runs_name_is_damaged(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, ["full", "no-scaling"])
+    for end in (".json", ".npz"):
+        shutil.copy(
+            folder / f"{run_id('full', 0)}{end}", folder / f"{run_id('no-scaling', 0)}{end}"
+        )
+    assert "holds the record of another run" in str(load(folder).runs[1].damage)
+
+
+def test_number_that_does_not_follow_from_the_queries_is_damaged(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, ["full"])
+
+    def polish(record: dict[str, Any]) -> None:
+        record["metrics"]["test"]["t2v/R@1"] |= {"value": 99.0, "high": 99.5}
+
+    change_record(folder, run_id("full", 0), polish)
+    assert "t2v/R@1 is 99.0 over 60 queries, but the values beside it give" in str(
+        load(folder).runs[0].damage
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"limits": {"subset": 20, "max_steps": None}}, "only a subset of 20 was used"),
+        ({"limits": {"subset": None, "max_steps": 5}}, "training was cut off after 5 steps"),
+        ({"comparable": False, "not_comparable_because": ["3 clips missing"]}, "3 clips missing"),
+    ],
+)
+def test_short_or_incomparable_run_is_withheld_with_its_reason(
+    tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
+    folder = write_study(tmp_path, ["full"])
+    change_record(folder, run_id("full", 0), lambda record: record["run"].update(change))
+    study = load(folder)
+    assert study.runs[0].reasons == (reason,)
+    assert study.published("full") == ()
+
+
+def test_run_without_a_commit_is_withheld(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, ["full"])
+    change_record(folder, run_id("full", 0), lambda record: record["code"].update(commit=None))
+    assert load(folder).runs[0].reasons == ("the record does not say which code made it",)
+
+
+def test_file_with_a_foreign_name_is_reported(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, ["full"])
+    (folder / "notes.json").write_text("{}")
+    with pytest.raises(DataError, match=r"(?s)notes\.json.*<spec>-<profile>-<variant>"):
+        load(folder)
+
+
+def test_plan_with_variants_that_never_ran_still_makes_a_study(tmp_path: Path) -> None:
+    folder = tmp_path / "msrvtt"
+    write_plan(folder, "paper", make_plan([run_id("no-temporal-attention", 2, "paper")]))
+    study = load(folder, "paper")
+    assert outcomes(study) == [("no-temporal-attention", 2, "not run")]
+    assert (study.profile, study.reference) == ("paper", "full")
+
+
+def test_mean_of_the_query_values_is_the_metric() -> None:
+    arrays = make_arrays("full", 0)
+    found = make_metrics(arrays)
+    for name, stated in found.items():
+        values = per_query(name, arrays)
+        assert values is not None
+        middle = np.median if name.endswith("MdR") else np.mean
+        assert middle(values) == pytest.approx(stated["value"])
+    bare = {name: arrays[name] for name in arrays if "itc" not in name and "order" not in name}
+    assert per_query("t2v-itc/R@1", bare) is None
+    assert per_query("order_accuracy", bare) is None
+    assert per_query("loss", bare) is None
+
+
+def test_one_seed_keeps_its_own_interval_and_several_share_the_resamples(tmp_path: Path) -> None:
+    study = load(write_study(tmp_path, ["full"], seeds=[0, 1, 2]))
+    runs = study.published("full")
+    alone = summary("t2v/R@1", runs[:1])
+    assert runs[0].record is not None
+    assert alone == runs[0].record.metrics.test["t2v/R@1"].model_dump()
+    together = summary("t2v/R@1", runs)
+    values = over_seeds("t2v/R@1", runs)
+    assert values is not None
+    assert together is not None
+    assert values.shape == (3, 60)
+    assert together["value"] == pytest.approx(values.mean())
+    assert together == metrics.interval(
+        values, np.arange(60) // 2, np.random.default_rng(20221109), bounds=(0, 100)
+    )
+
+
+def test_seeds_that_answered_other_queries_are_not_averaged(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, ["full"], seeds=[0, 1])
+    ids = np.array([f"other{i}" for i in range(60)])
+    change_arrays(folder, run_id("full", 1), query_ids=ids)
+    runs = load(folder).published("full")
+    assert len(runs) == 2
+    assert not same_test(runs)
+    assert summary("t2v/R@1", runs) is None
+
+
+def test_other_data_fingerprint_is_another_test(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, ["full"], seeds=[0, 1])
+    change_record(
+        folder, run_id("full", 1), lambda record: record["data"].update(fingerprint="0" * 64)
+    )
+    assert not same_test(load(folder).published("full"))
+
+
+def test_records_are_ordered_by_the_plans_variants_and_by_seed(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, ["mean-pooling", "full"], seeds=[1, 0])
+    plan = json.loads((folder / "mini.plan.json").read_text())
+    assert plan["ids"][0] == run_id("mean-pooling", 1)
+    assert [(run.variant, run.seed) for run in load(folder).runs] == [
+        ("full", 0),
+        ("full", 1),
+        ("mean-pooling", 0),
+        ("mean-pooling", 1),
+    ]
