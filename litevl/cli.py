@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from litevl import __version__
-from litevl.errors import DataError, LiteVLError, RunError, SpecError
+from litevl.errors import LiteVLError, RunError, SpecError
 
 if TYPE_CHECKING:
     from litevl.plan import PlannedRun
@@ -83,6 +83,8 @@ def parser() -> argparse.ArgumentParser:
         "output", nargs="?", type=Path, default=Path("reports"), metavar="DIR",
         help="the --output of the runs (default: reports)",
     )  # fmt: skip
+    sub.add_argument("--spec", metavar="NAME", help="only this reproduction, by its name")
+    sub.add_argument("--profile", choices=("mini", "paper"), help="only this scale")
     sub.set_defaults(command=report)
     return top
 
@@ -226,15 +228,10 @@ def run(arguments: argparse.Namespace) -> int:
 def report(arguments: argparse.Namespace) -> int:
     """Render the reports of an output folder again, and print where they are."""
     output: Path = arguments.output
-    if not any((output / "records").glob("*/*.json")):
-        raise DataError(
-            f"{output / 'records'}: no records to report on.\n"
-            "  `litevl run SPEC` makes them; name the folder given to its --output."
-        )
     with writing_to(output):
         from litevl.report.page import render_report
 
-        print(render_report(output / "records", output))
+        print(render_report(output / "records", output, arguments.spec, arguments.profile))
     return 0
 
 

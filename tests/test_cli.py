@@ -50,19 +50,14 @@ def render_report(monkeypatch):
     """Stand-in for `litevl.report.page`: remembers how it was called."""
     calls = []
 
-    def render_report(records_dir, output_dir):
-        calls.append((records_dir, output_dir))
+    def render_report(records_dir, output_dir, spec, profile):
+        calls.append((records_dir, output_dir, spec, profile))
         return output_dir / "msrvtt-mini" / "index.html"
 
     module = types.ModuleType("litevl.report.page")
     module.render_report = render_report
     monkeypatch.setitem(sys.modules, "litevl.report.page", module)
     return calls
-
-
-def a_record(folder: Path) -> None:
-    arrays = make_arrays("full", 0)
-    write_record(folder / "msrvtt", make_record("full", 0, arrays), arrays)
 
 
 # Start-up
@@ -359,25 +354,22 @@ def test_ctrl_c_returns_130_and_says_in_one_line_how_to_go_on(execute_plan, caps
 # report
 
 
-def test_report_renders_the_records_of_the_default_folder(render_report, tmp_path, capsys):
-    a_record(tmp_path / "reports" / "records")
+def test_report_renders_the_records_of_the_default_folder(render_report, capsys):
     assert main(["report"]) == 0
-    assert render_report == [(Path("reports/records"), Path("reports"))]
+    assert render_report == [(Path("reports/records"), Path("reports"), None, None)]
     assert capsys.readouterr().out == "reports/msrvtt-mini/index.html\n"
 
 
-def test_report_renders_the_records_of_a_folder_named(render_report, tmp_path):
-    a_record(tmp_path / "out" / "records")
-    assert main(["report", "out"]) == 0
-    assert render_report == [(Path("out/records"), Path("out"))]
+def test_report_renders_what_was_named(render_report):
+    assert main(["report", "out", "--spec", "msrvtt", "--profile", "mini"]) == 0
+    assert render_report == [(Path("out/records"), Path("out"), "msrvtt", "mini")]
 
 
-def test_report_without_records_says_how_to_get_some(render_report, capsys):
+def test_report_without_records_is_a_users_mistake(capsys):
     assert main(["report", "out"]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("DataError: out/records: no records to report on.\n")
-    assert "litevl run SPEC" in err
-    assert render_report == []
+    assert err.startswith("DataError: out/records: no records")
+    assert "litevl run" in err
 
 
 # Pipes

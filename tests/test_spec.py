@@ -488,6 +488,23 @@ def test_folder_instead_of_a_file_is_a_spec_error(tmp_path):
         load_spec(tmp_path)
 
 
+def test_file_that_cannot_be_read_is_a_spec_error(tmp_path, monkeypatch):
+    def refuse(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(SpecError, match=r"locked\.toml: cannot be read: Permission denied"):
+        load_spec(tmp_path / "locked.toml")
+
+
+@pytest.mark.parametrize("value", ["3", "[]", '"text"'])
+def test_profile_that_is_not_a_table_is_one_problem(value):
+    whole = spec_module.with_dotted_keys(tomllib.loads(TEXT))
+    mini = tomllib.loads(f"mini = {value}")
+    found = spec_module.problems(whole | {"profile": whole["profile"] | mini}, Spec, Settings)
+    assert [key for key, _ in found] == ["profile.mini"]
+
+
 def test_file_that_is_not_text_is_told_with_the_line(tmp_path):
     (line,) = problem_lines(tmp_path, b'name = "x"\ntitle = "\xff"\n')
     assert "line 2 is not UTF-8 text" in line
