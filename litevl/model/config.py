@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
 
 from litevl.errors import SpecError
 
@@ -13,6 +15,22 @@ Pooling = Literal["text", "mean", "concat", "text-temporal", "text-spatial"]
 PoolingSpace = Literal["hidden", "projected"]
 
 HEAD_WIDTH = 64  # BLIP: 12 heads of 64 in ViT-B and in BERT, 16 of 64 in ViT-L
+CHOICES: dict[str, tuple[str, ...]] = {
+    "time_embedding": get_args(TimeEmbedding),
+    "scaling": get_args(Scaling),
+    "pooling": get_args(Pooling),
+    "pooling_space": get_args(PoolingSpace),
+}
+NUMBERS = {  # lowest and highest
+    "dropout": (0.0, 1.0),
+    "time_embedding_scale": (0.0, 1e3),
+    "pooling_temperature": (1e-6, math.inf),  # infinity is mean pooling
+}
+DIVISIBLE = (
+    ("image_size_px", "patch_size_px"),
+    ("vision_width", "vision_heads"),
+    ("text_width", "text_heads"),
+)
 
 
 @dataclass(frozen=True)
@@ -45,32 +63,9 @@ class LiteVLConfig:
     pooling_space: PoolingSpace = "hidden"
 
     def __post_init__(self) -> None:
-        """Raise SpecError, with all problems at once, where the parts do not fit together."""
-        problems = []
-        if self.image_size_px % self.patch_size_px:
-            problems.append(
-                f"image_size_px: {self.image_size_px} is not a multiple of "
-                f"patch_size_px ({self.patch_size_px})"
-            )
-        if self.vision_width % self.vision_heads or self.text_width % self.text_heads:
-            problems.append("vision_heads, text_heads: each must divide its width")
-        if self.time_embedding == "stream" and self.time_embedding_scale != 0:
-            problems.append(
-                "time_embedding_scale: 'stream' starts at zero, so that step 0 equals BLIP; "
-                "use time_embedding 'branch' for another start"
-            )
-        if not self.temporal_attention and (self.time_embedding, self.scaling) != ("none", "none"):
-            problems.append(
-                "temporal_attention: false leaves nothing to scale or to tell time to; "
-                "set time_embedding and scaling to 'none'"
-            )
-        if self.pooling_temperature <= 0:
-            problems.append(f"pooling_temperature: {self.pooling_temperature} is not above 0")
-        if self.pooling_space == "hidden" and self.vision_width != self.text_width:
-            problems.append(
-                f"pooling_space: 'hidden' compares vision and text tokens and needs one width, "
-                f"got {self.vision_width} and {self.text_width}; use 'projected'"
-            )
+        """Raise SpecError, with all problems at once: wrong values, and parts that do not fit."""
+        wrong = wrong_values(asdict(self))
+        problems = list(wrong.values()) + misfits(self, wrong)
         if problems:
             raise SpecError(f"LiteVLConfig: {len(problems)} problem(s)\n  " + "\n  ".join(problems))
 
@@ -78,3 +73,53 @@ class LiteVLConfig:
     def num_patches(self) -> int:
         """Patches per frame."""
         return (self.image_size_px // self.patch_size_px) ** 2
+
+
+def wrong_values(values: dict[str, Any]) -> dict[str, str]:
+    """Fields whose value alone is wrong, each with its message.
+
+    Annotations alone would let `pooling="max"` pass, and quietly mean something else.
+    """
+    found = {}
+    for field in fields(LiteVLConfig):
+        name, value = field.name, values[field.name]
+        if name in CHOICES:
+            fits, wanted = value in CHOICES[name], "one of " + ", ".join(CHOICES[name])
+        elif field.type == "bool":
+            fits, wanted = isinstance(value, bool), "true or false"
+        elif field.type == "int":
+            fits, wanted = type(value) is int and value >= 1, "a whole number from 1"
+        else:
+            lowest, highest = NUMBERS[name]
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            fits = is_number and lowest <= value <= highest
+            wanted = f"a number from {lowest:g} to {highest:g}"
+        if not fits:
+            found[name] = f"{name}: expected {wanted}, got {value!r}"
+    return found
+
+
+def misfits(config: LiteVLConfig, wrong: Collection[str]) -> list[str]:
+    """Messages for values that do not fit together; sizes named in `wrong` are not compared."""
+    problems = []
+    sizes = asdict(config)
+    for whole, part in DIVISIBLE:
+        if whole not in wrong and part not in wrong and sizes[whole] % sizes[part]:
+            problems.append(f"{whole}: {sizes[whole]} is not a multiple of {part} ({sizes[part]})")
+    if config.time_embedding == "stream" and config.time_embedding_scale != 0:
+        problems.append(
+            "time_embedding_scale: 'stream' starts at zero, so that step 0 equals BLIP; "
+            "use time_embedding 'branch' for another start"
+        )
+    has_temporal_parts = (config.time_embedding, config.scaling) != ("none", "none")
+    if not config.temporal_attention and has_temporal_parts:
+        problems.append(
+            "temporal_attention: false leaves nothing to scale or to tell time to; "
+            "set time_embedding and scaling to 'none'"
+        )
+    if config.pooling_space == "hidden" and config.vision_width != config.text_width:
+        problems.append(
+            f"pooling_space: 'hidden' compares vision and text tokens and needs one width, "
+            f"got {config.vision_width} and {config.text_width}; use 'projected'"
+        )
+    return problems

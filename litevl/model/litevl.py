@@ -5,16 +5,17 @@ Legend: B clips or texts, T frames, N patches, W words, D vision width, Dt text 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from litevl.errors import ShapeError
+from litevl.errors import ShapeError, WeightsError
 from litevl.model.config import LiteVLConfig
 from litevl.model.pooling import (
     frame_and_patch_features,
@@ -59,6 +60,25 @@ class TextFeatures:
         )
 
 
+def in_full_precision(head: nn.Linear, x: Tensor) -> Tensor:
+    """A head's output in its weights' precision, also under autocast.
+
+    x: (..., D). In bf16, matching logits between 4 and 8 lie 1/32 apart: candidates would tie.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        return F.linear(x.to(head.weight.dtype), head.weight, head.bias)
+
+
+def similarity(rows: Tensor, columns: Tensor) -> Tensor:
+    """Cosine similarities (Q, G), in float32 also under autocast.
+
+    rows: (Q, E), columns: (G, E), of unit length. Rounded to bf16 they would have 8 bits: ranks
+    would tie, and one step divided by a temperature of 0.07 would be up to 0.06.
+    """
+    with torch.autocast(rows.device.type, enabled=False):
+        return rows.float() @ columns.float().T
+
+
 class LiteVLForRetrieval(
     nn.Module,
     PyTorchModelHubMixin,
@@ -83,31 +103,61 @@ class LiteVLForRetrieval(
         """A model that starts from BLIP's weights.
 
         source: "mini-blip", or a checkpoint file in BLIP's own key layout. overrides: fields of
-        LiteVLConfig. Raises WeightsError that lists every key without a place.
+        LiteVLConfig. Raises WeightsError that lists every key without a place, or the options
+        that are unknown.
         """
         from litevl.model.weights import load_blip
 
         return load_blip(cls, source, **overrides)[0]
 
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        config: LiteVLConfig | dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Self:
+        """The mixin's hook behind `from_pretrained`, strict where the mixin is not.
+
+        Left to itself it ignores unknown fields of config.json and leaves tensors that the file
+        lacks at random values. Raises WeightsError for both.
+        """
+        if config is None:
+            raise WeightsError(f"{model_id}: no config.json; is it what save_pretrained wrote?")
+        if isinstance(config, dict):
+            unknown = sorted(set(config) - {field.name for field in fields(LiteVLConfig)})
+            if unknown:
+                raise WeightsError(f"{model_id}: config.json has unknown {', '.join(unknown)}")
+            config = LiteVLConfig(**config)
+        options.setdefault("strict", True)
+        try:
+            model: Self = super()._from_pretrained(model_id=model_id, config=config, **options)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise WeightsError(f"{model_id}: the weights cannot be loaded ({error})") from None
+        return model
+
     def encode_video(self, frames: Tensor) -> VideoFeatures:
         """frames: (B, T, 3, H, W), normalised as BLIP does.
 
         The embedding is normalize(mean over frames of vision_proj(CLS)), as in BLIP's evaluation
-        on video.
+        on video. Raises ShapeError.
         """
         tokens = self.visual_encoder(frames)  # (B, T, 1 + N, D)
-        embedding = self.vision_proj(tokens[:, :, 0]).mean(dim=1)  # (B, E)
+        embedding = in_full_precision(self.vision_proj, tokens[:, :, 0]).mean(dim=1)  # (B, E)
         return VideoFeatures(tokens, F.normalize(embedding, dim=-1))
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
-        """input_ids, attention_mask: (B, W), starting with [CLS]."""
+        """input_ids, attention_mask: (B, W), starting with [CLS]. Raises ShapeError."""
         cls = self.text_encoder(input_ids, attention_mask)[:, 0]  # (B, Dt)
-        return TextFeatures(
-            cls, F.normalize(self.text_proj(cls), dim=-1), input_ids, attention_mask
-        )
+        embedding = F.normalize(in_full_precision(self.text_proj, cls), dim=-1)
+        return TextFeatures(cls, embedding, input_ids, attention_mask)
 
     def match(self, video: VideoFeatures, text: TextFeatures) -> Tensor:
-        """Logits (B, 2) of clip i and caption i belonging together; index 1 means they do."""
+        """Logits (B, 2) of clip i and caption i belonging together; index 1 means they do.
+
+        Raises ShapeError where there is not one caption per clip.
+        """
         if len(video.tokens) != len(text.cls):
             raise ShapeError(
                 f"match needs one caption per clip, got {tuple(video.tokens.shape)} clips and "
@@ -117,7 +167,7 @@ class LiteVLForRetrieval(
         input_ids = text.input_ids.clone()
         input_ids[:, 0] = self.encode_token_id  # BLIP grounds [ENC] ...; [CLS] is text alone
         hidden = self.text_encoder(input_ids, text.attention_mask, tokens)
-        return self.itm_head(hidden[:, 0])  # type: ignore[no-any-return]
+        return in_full_precision(self.itm_head, hidden[:, 0])
 
     def condition(self, video: VideoFeatures, text: TextFeatures) -> Tensor:
         """The clips' tokens as the captions see them: (B, 1 + T + N, D); `concat` keeps all."""
@@ -128,7 +178,8 @@ class LiteVLForRetrieval(
         self, video: VideoFeatures, text: TextFeatures
     ) -> tuple[Tensor | None, Tensor | None]:
         """Text-dependent weights of frames (B, T) and patches (B, N), mean 1; None where unused."""
-        expect("video.tokens", video.tokens, "B T S D", B=len(text.cls))
+        width = self.config.vision_width
+        expect("video.tokens", video.tokens, "B T S D", B=len(text.cls), D=width)
         pooling, temperature = self.config.pooling, self.config.pooling_temperature
         if not (weighs_frames(pooling) or weighs_patches(pooling)):
             return None, None

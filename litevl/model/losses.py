@@ -54,7 +54,9 @@ def hard_negatives(similarity: Tensor, ids: Tensor, generator: torch.Generator) 
     sizes = expect("similarity", similarity, "B B")
     expect("ids", ids, "B", B=sizes["B"])
     other = ids[:, None] != ids[None]
-    weights = (similarity.float().softmax(dim=1) + NEGATIVE_EPSILON) * other
+    # Not finite: the loss is not finite either, and its reader can say so; multinomial would raise.
+    finite = similarity.float().nan_to_num()
+    weights = (finite.softmax(dim=1) + NEGATIVE_EPSILON) * other
     alone = ~other.any(dim=1)
     weights[alone, torch.arange(len(ids), device=ids.device)[alone]] = 1.0
     drawn = torch.multinomial(weights.cpu(), 1, generator=generator)[:, 0]

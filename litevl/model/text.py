@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from litevl.errors import ShapeError
 from litevl.model.config import LiteVLConfig
 from litevl.model.shapes import expect
 
@@ -27,7 +28,11 @@ class AttentionHeads(nn.Module):
         self.value = nn.Linear(source_width, width)
 
     def forward(self, x: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
-        """x: (B, W, D). source: (B, S, D or Dv). mask: True where source may be seen. (B, W, D)."""
+        """What each word gathers from the source: (B, W, D).
+
+        x: (B, W, D). source: (B, S, D or Dv). mask: True where the source may be seen, of a shape
+        that broadcasts to (B, H, W, S); None where all of it may.
+        """
         query, key, value = (
             part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, H, W or S, D/H)
             for part in (self.query(x), self.key(source), self.value(source))
@@ -47,7 +52,8 @@ class AddAndNorm(nn.Module):
 
     def forward(self, x: Tensor, stream: Tensor) -> Tensor:
         """x: (B, W, in). stream: (B, W, D). Returns (B, W, D)."""
-        return self.LayerNorm(self.dropout(self.dense(x)) + stream)  # type: ignore[no-any-return]
+        out: Tensor = self.LayerNorm(self.dropout(self.dense(x)) + stream)
+        return out
 
 
 class AttentionLayer(nn.Module):
@@ -61,7 +67,8 @@ class AttentionLayer(nn.Module):
 
     def forward(self, x: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
         """Shapes as in AttentionHeads."""
-        return self.output(self.self(x, source, mask), x)  # type: ignore[no-any-return]
+        out: Tensor = self.output(self.self(x, source, mask), x)
+        return out
 
 
 class Intermediate(nn.Module):
@@ -93,7 +100,8 @@ class TextLayer(nn.Module):
         x = self.attention(x, x, mask)
         if source is not None:
             x = self.crossattention(x, source, source_mask)
-        return self.output(self.intermediate(x), x)  # type: ignore[no-any-return]
+        out: Tensor = self.output(self.intermediate(x), x)
+        return out
 
 
 class Embeddings(nn.Module):
@@ -109,7 +117,8 @@ class Embeddings(nn.Module):
     def forward(self, input_ids: Tensor) -> Tensor:
         """input_ids: (B, W). Returns (B, W, D)."""
         places = self.position_embeddings.weight[: input_ids.shape[1]]
-        return self.dropout(self.LayerNorm(self.word_embeddings(input_ids) + places))  # type: ignore[no-any-return]
+        out: Tensor = self.dropout(self.LayerNorm(self.word_embeddings(input_ids) + places))
+        return out
 
 
 class Layers(nn.Module):
@@ -125,6 +134,7 @@ class TextEncoder(nn.Module):
 
     def __init__(self, config: LiteVLConfig) -> None:
         super().__init__()
+        self.source_width = config.vision_width
         self.embeddings = Embeddings(config)
         self.encoder = Layers(config)
 
@@ -136,19 +146,29 @@ class TextEncoder(nn.Module):
         source_mask: Tensor | None = None,
         is_causal: bool = False,
     ) -> Tensor:
-        """input_ids, attention_mask: (B, W). source: (B, S, Dv), source_mask: (B, S). (B, W, D)."""
+        """The last layer's words (B, W, D).
+
+        input_ids: (B, W). attention_mask: (B, W), 1 for a word, 0 for padding. source: (B, S, Dv)
+        to attend to, source_mask: (B, S), 1 where it may be seen. Raises ShapeError.
+        """
         sizes = expect("input_ids", input_ids, "B W")
         expect("attention_mask", attention_mask, "B W", **sizes)
-        words = sizes["W"]
+        if source is not None:
+            sizes = expect("source", source, "B S Dv", **sizes, Dv=self.source_width)
+        if source_mask is not None:
+            expect("source_mask", source_mask, "B S", **sizes)
+        words, places = sizes["W"], self.embeddings.position_embeddings.num_embeddings
+        if words > places:
+            raise ShapeError(f"input_ids should be (B W) with W <= {places}, got (B, {words})")
         mask = attention_mask.bool()[:, None, None, :]  # (B, 1, 1, W)
         if is_causal:
             mask = mask & torch.ones(words, words, dtype=torch.bool, device=mask.device).tril()
         if source_mask is not None:
             source_mask = source_mask.bool()[:, None, None, :]  # (B, 1, 1, S)
-        x = self.embeddings(input_ids)
+        x: Tensor = self.embeddings(input_ids)
         for layer in self.encoder.layer:
             x = layer(x, mask, source, source_mask)
-        return x  # type: ignore[no-any-return]
+        return x
 
 
 class Transform(nn.Module):
@@ -161,7 +181,8 @@ class Transform(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, W, D). Returns (B, W, D)."""
-        return self.LayerNorm(F.gelu(self.dense(x)))  # type: ignore[no-any-return]
+        out: Tensor = self.LayerNorm(F.gelu(self.dense(x)))
+        return out
 
 
 class Predictions(nn.Module):
@@ -196,7 +217,10 @@ class TextDecoder(nn.Module):
         source: Tensor,
         source_mask: Tensor | None = None,
     ) -> Tensor:
-        """input_ids: (B, W), starting with [DEC]. source: (B, S, Dv). Next-word logits (B, W, V)."""
+        """Next-word logits (B, W, V).
+
+        input_ids: (B, W), starting with [DEC]. source: (B, S, Dv), source_mask: (B, S).
+        """
         x = self.bert(input_ids, attention_mask, source, source_mask, is_causal=True)
         head = self.cls.predictions
         return F.linear(head.transform(x), self.bert.embeddings.word_embeddings.weight, head.bias)

@@ -1,4 +1,7 @@
-"""BERT's WordPiece with BLIP's two extra tokens, [DEC] and [ENC]."""
+"""BERT's WordPiece with BLIP's two extra tokens, [DEC] and [ENC].
+
+Legend: B texts, W words.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from litevl.errors import DataError
+from litevl.errors import DataError, WeightsError
 
 if TYPE_CHECKING:
     from transformers import BertTokenizer
 
 BERT_VOCABULARY = "google-bert/bert-base-uncased"
+MINI_BLIP = Path(__file__).parents[1] / "assets" / "mini-blip"
 
 
 @dataclass(frozen=True)
@@ -34,22 +38,46 @@ class Tokens:
 
 
 class Tokenizer:
-    """Turns texts into word-piece ids; BLIP's [DEC] and [ENC] are the last two of the vocabulary."""
+    """Turns texts into word-piece ids; [DEC] and [ENC] are the last two of the vocabulary."""
 
     def __init__(self, bert: BertTokenizer) -> None:
         bert.add_special_tokens({"bos_token": "[DEC]"})
         bert.add_special_tokens({"additional_special_tokens": ["[ENC]"]})
         self.bert = bert
-        self.decode_id = int(bert.convert_tokens_to_ids("[DEC]"))
-        self.encode_id = int(bert.convert_tokens_to_ids("[ENC]"))
-        self.end_id = int(bert.convert_tokens_to_ids("[SEP]"))
+        ids = bert.get_vocab()
+        self.decode_id = ids["[DEC]"]
+        self.encode_id = ids["[ENC]"]
+        self.end_id = ids["[SEP]"]
 
     @classmethod
     def from_vocabulary(cls, path: Path) -> Tokenizer:
-        """A tokenizer for a vocabulary file with one word piece per line."""
+        """A tokenizer for a vocabulary file with one word piece per line.
+
+        Raises WeightsError where there is no such file, or it lacks one of BERT's own tokens.
+        """
         from transformers import BertTokenizer
 
+        try:
+            pieces = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise WeightsError(f"{path}: the vocabulary cannot be read ({error})") from None
+        lacking = [piece for piece in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if piece not in pieces]
+        if lacking:
+            raise WeightsError(f"{path}: not a BERT vocabulary, it lacks {', '.join(lacking)}")
         return cls(BertTokenizer(vocab=str(path), do_lower_case=True))
+
+    @classmethod
+    def for_weights(cls, weights: str) -> Tokenizer:
+        """The tokenizer that weights were trained with.
+
+        weights: "mini-blip" or a checkpoint's path. A vocab.txt beside the checkpoint is taken,
+        otherwise BERT's vocabulary from the hub's cache or, once, from the hub. Raises
+        WeightsError where none can be had.
+        """
+        beside = MINI_BLIP if weights == "mini-blip" else Path(weights).parent
+        if weights == "mini-blip" or (beside / "vocab.txt").is_file():
+            return cls.from_vocabulary(beside / "vocab.txt")
+        return cls.from_vocabulary(bert_vocabulary(beside))
 
     def __len__(self) -> int:
         """Size of the vocabulary with BLIP's two tokens."""
@@ -60,7 +88,7 @@ class Tokenizer:
 
         max_tokens counts these two. Raises DataError for texts that are empty or longer.
         """
-        ids = self.bert(texts, add_special_tokens=True)["input_ids"]
+        ids = self.bert(texts, add_special_tokens=True)["input_ids"] if texts else []
         empty = [text for text, row in zip(texts, ids, strict=True) if len(row) <= 2]
         long = [text for text, row in zip(texts, ids, strict=True) if len(row) > max_tokens]
         problems = [f"  empty text: {text!r}" for text in empty[:3]]
@@ -71,10 +99,32 @@ class Tokenizer:
                 + "\n".join(problems)
                 + "\n  Correct the annotation, or raise data.max_tokens in the spec."
             )
-        longest = max(map(len, ids))
+        longest = max(map(len, ids), default=0)
         padded = torch.zeros(len(ids), longest, dtype=torch.long)
         mask = torch.zeros(len(ids), longest, dtype=torch.long)
         for row, words in enumerate(ids):
             padded[row, : len(words)] = torch.tensor(words)
             mask[row, : len(words)] = 1
         return Tokens(padded, mask)
+
+
+def bert_vocabulary(folder: Path) -> Path:
+    """BERT's vocab.txt in the hub's cache, fetched if it is not there yet.
+
+    folder: where the error message tells the reader to put it.
+    """
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(BERT_VOCABULARY, "vocab.txt", local_files_only=True))
+    except OSError:  # not in the cache
+        pass
+    try:
+        return Path(hf_hub_download(BERT_VOCABULARY, "vocab.txt"))
+    except OSError as error:
+        reason = str(error).partition("\n")[0]
+        raise WeightsError(
+            f"the vocabulary of {BERT_VOCABULARY} is not in the hub's cache and cannot be fetched "
+            f"({error.__class__.__name__}: {reason})\n"
+            f"  Connect to the network once, or put its vocab.txt into {folder}."
+        ) from None

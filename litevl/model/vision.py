@@ -32,7 +32,8 @@ class Attention(nn.Module):
         qkv = self.qkv(x).view(batch, length, 3, self.num_heads, width // self.num_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, S, D/H)
         mixed = F.scaled_dot_product_attention(query, key, value)
-        return self.proj(mixed.transpose(1, 2).reshape(batch, length, width))  # type: ignore[no-any-return]
+        out: Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, length, width))
+        return out
 
 
 class Mlp(nn.Module):
@@ -45,7 +46,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., D). Returns (..., D)."""
-        return self.fc2(F.gelu(self.fc1(x)))  # type: ignore[no-any-return]
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
 
 
 class TemporalScale(nn.Module):
@@ -91,7 +93,10 @@ class Block(nn.Module):
         self.mlp = Mlp(width, 4 * width)
 
     def forward(self, x: Tensor, time: Tensor | None) -> Tensor:
-        """x: (B, T, 1 + N, D), CLS first. time: (T, 1, D) for the temporal branch. Returns like x."""
+        """x: (B, T, 1 + N, D), CLS first. time: (T, 1, D), added to the temporal branch's input.
+
+        Returns (B, T, 1 + N, D).
+        """
         batch, frames, tokens, width = x.shape
         if self.has_temporal:
             x = torch.cat([x[:, :, :1], self.across_time(x[:, :, 1:], time)], dim=2)
@@ -101,9 +106,9 @@ class Block(nn.Module):
         return x.view(batch, frames, tokens, width)
 
     def across_time(self, patches: Tensor, time: Tensor | None) -> Tensor:
-        """Each patch attends to the same place in all frames, scaled per frame.
+        """The patches after each has attended to its own place in all frames, scaled per frame.
 
-        patches: (B, T, N, D). Returns (B, T, N, D).
+        patches: (B, T, N, D). time: (T, 1, D). Returns (B, T, N, D).
         """
         batch, frames, places, width = patches.shape
         branch = self.temporal_norm(patches)
@@ -111,7 +116,8 @@ class Block(nn.Module):
             branch = branch + time
         branch = branch.transpose(1, 2).reshape(batch * places, frames, width)
         branch = self.temporal_attn(branch).view(batch, places, frames, width).transpose(1, 2)
-        return patches + self.temporal_scale(patches) * branch  # (B, T, N, D)
+        out: Tensor = patches + self.temporal_scale(patches) * branch  # (B, T, N, D)
+        return out
 
 
 class PatchEmbed(nn.Module):
@@ -147,15 +153,17 @@ class VideoEncoder(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """frames: (B, T, 3, H, W), normalised as BLIP does. Returns (B, T, 1 + N, D), CLS first."""
-        size = self.config.image_size_px
-        shape = expect("frames", frames, "B T 3 H W", H=size, W=size)
-        batch, num_frames = shape["B"], shape["T"]
+        """frames: (B, T, 3, H, W), normalised as BLIP does. Returns (B, T, 1 + N, D), CLS first.
+
+        Raises ShapeError for another image size; without temporal attention any T will do.
+        """
+        known = {"H": self.config.image_size_px, "W": self.config.image_size_px}
         if self.config.temporal_attention:
-            expect("frames", frames, "B T 3 H W", T=self.config.num_frames)
+            known["T"] = self.config.num_frames
+        sizes = expect("frames", frames, "B T 3 H W", **known)
         x = self.patch_embed(frames.flatten(0, 1))  # (B * T, N, D)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1).to(x.dtype), x], dim=1)
-        x = (x + self.pos_embed).view(batch, num_frames, -1, x.shape[-1])
+        x = (x + self.pos_embed).view(sizes["B"], sizes["T"], -1, x.shape[-1])
         time = None
         if self.config.time_embedding == "branch":
             time = self.time_embed[:, None]  # (T, 1, D)
@@ -163,7 +171,8 @@ class VideoEncoder(nn.Module):
             x = torch.cat([x[:, :, :1], x[:, :, 1:] + self.time_embed[:, None]], dim=2)
         for block in self.blocks:
             x = block(x, time)
-        return self.norm(x)  # type: ignore[no-any-return]
+        tokens: Tensor = self.norm(x)
+        return tokens
 
     @torch.no_grad()
     def start_from_image_encoder(self, generator: torch.Generator) -> None:
@@ -176,7 +185,8 @@ class VideoEncoder(nn.Module):
             noise = torch.randn(self.time_embed.shape, generator=generator)
             self.time_embed.copy_(noise * self.config.time_embedding_scale)
         for block in self.blocks:
-            if self.config.temporal_attention:
+            assert isinstance(block, Block)
+            if block.has_temporal:
                 block.temporal_norm.load_state_dict(block.norm1.state_dict())
                 block.temporal_attn.qkv.load_state_dict(block.attn.qkv.state_dict())
                 nn.init.zeros_(block.temporal_attn.proj.weight)
@@ -187,5 +197,9 @@ class VideoEncoder(nn.Module):
         """The learned scale of each layer and frame (L, T), or None where it is not learned."""
         if self.config.scaling not in ("dynamic", "layer"):
             return None
-        rows = [torch.tanh(block.temporal_scale.gamma) + 1 for block in self.blocks]
-        return torch.stack([row.expand(self.config.num_frames) for row in rows])
+        rows = []
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            scale = torch.tanh(block.temporal_scale.gamma) + 1  # (T,), or (1,) for `layer`
+            rows.append(scale.expand(self.config.num_frames))
+        return torch.stack(rows)
