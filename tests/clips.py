@@ -120,6 +120,9 @@ def write_damaged(path: Path, damage: str) -> Path:
     elif damage == "cut after the index":
         whole = write_clip(path, container_options={"movflags": "faststart"}).read_bytes()
         path.write_bytes(whole[: int(len(whole) * 0.8)])
+    elif damage == "last byte cut":
+        whole = write_clip(path, container_options={"movflags": "faststart"}).read_bytes()
+        path.write_bytes(whole[:-1])
     elif damage == "audio only":
         write_audio(path)
     elif damage == "one frame":
@@ -138,6 +141,7 @@ REASONS = {
     "random bytes": "not a video file",
     "cut before the index": "truncated: .* before its index",
     "cut after the index": r"truncated: the container claims 24 frames, \d+ are there",
+    "last byte cut": "truncated: the container claims 24 frames, 23 are there",
     "audio only": "no video stream, only: audio",
     "one frame": "too short: number of frames is 1",
     "claims more frames": r"claims 40 frames, decoding stops after 2\d",

@@ -171,11 +171,19 @@ def test_other_files_are_left_alone_and_named(load, files):
     files |= {
         "notes.txt": "nothing to see here\n",
         "words.txt": "one\none\ntwo\n",
+        "val_list_jsfusion.txt": "video9\nvideo8\n",
         "other.csv": "video_id,category\nvideo0,3\n",
         "ret_test.json": [{"video": "video9.mp4", "caption": "a dog"}],
     }
     unused = load(files).notes[-1]
-    for name in ("notes.txt", "words.txt", "other.csv", "ret_test.json", CSV_7K):
+    for name in (
+        "notes.txt",
+        "words.txt",
+        "val_list_jsfusion.txt",
+        "other.csv",
+        "ret_test.json",
+        CSV_7K,
+    ):
         assert name in unused
 
 
@@ -191,7 +199,7 @@ def test_every_wrong_row_is_named_in_one_error(load, files):
     ]
     files[CSV_9K] += "video5\nvideo9\nvideo123\n"
     files[CSV_TEST] += (
-        'ret2,msr2,video8,again\nret3,msr3,video50,"a, b"\nret4,msr4,video6, \nret5\n'
+        'ret2,msr2,video8,again\nret3,msr3,video50,"a, b"\nret4,msr4,video6, \nret5\nret6,msr6,,c\n'
     )
     assert set(problems_of(load, files)) - {f"(files not used: {CSV_7K})"} == {
         f"{TRAIN_VAL} videos[6]: duplicate id video1",
@@ -208,7 +216,16 @@ def test_every_wrong_row_is_named_in_one_error(load, files):
         f"{CSV_TEST} line 5: video50 is not in the official JSON",
         f"{CSV_TEST} line 6: empty caption for video6",
         f"{CSV_TEST} line 7: more or fewer fields than the header",
+        f"{CSV_TEST} line 8: empty video_id",
     }
+
+
+def test_validation_clip_without_captions_is_named(load, files):
+    files[CSV_9K] = "video_id\nvideo0\n"
+    sentences = files[TRAIN_VAL]["sentences"]
+    files[TRAIN_VAL]["sentences"] = [s for s in sentences if s["video_id"] != "video5"]
+    says = f"{TRAIN_VAL}: video5 (split validate) has no captions"
+    assert says in problems_of(load, files)
 
 
 def test_error_counts_its_problems(load, files):
@@ -267,6 +284,14 @@ def test_clips_that_two_files_describe_differently_are_refused(load, files):
     files["z.json"] = official([(0, "train")], captions_per_clip=1)
     says = f"z.json: video0 differs from its entry in {TRAIN_VAL}"
     assert says in problems_of(load, files)
+
+
+def test_list_of_test_clips_is_not_taken_for_a_train_list(load, files):
+    del files[CSV_7K]
+    files["val_list_jsfusion.txt"] = "video9\nvideo8\n"
+    files["words.txt"] = "one\ntwo\n"
+    says = f"no 7k train list, a file with one clip id per line; found {CSV_9K} (9k)"
+    assert says in problems_of(load, files, "7k")
 
 
 def test_files_that_cannot_be_read_are_named(load, files, tmp_path):

@@ -260,7 +260,7 @@ def test_all_broken_clips_are_listed_in_one_error(clips, tmp_path):
         for damage in REASONS
         if damage != "missing"
     )
-    with pytest.raises(DataError, match="7 of 13 clips cannot be decoded") as raised:
+    with pytest.raises(DataError, match="8 of 14 clips cannot be decoded") as raised:
         open_store(clips + broken, tmp_path / "cache")
     lines = str(raised.value).splitlines()
     for clip in broken:

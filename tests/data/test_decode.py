@@ -83,6 +83,12 @@ def test_clip_that_crashes_its_process_is_named(make_clip):
     ]
 
 
+def test_interrupt_is_left_to_the_parent(make_clip):
+    # Ctrl-C reaches every process of the terminal; only the parent may act on it
+    answers = run_and_hit_one_process(copies(make_clip, 5), signal.SIGINT)
+    assert [len(answers[f"clip{n}"]) for n in range(5)] == [8, 9, 10, 11, 12]
+
+
 def test_stopping_early_leaves_no_process_behind(make_clip):
     decoding = decode_clips(copies(make_clip, 5), 16, "pyav", num_workers=2, timeout_seconds=30)
     next(decoding)
