@@ -32,7 +32,8 @@ logger = logging.getLogger(__name__)
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, which BLIP took over; RGB, 0 to 1
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 HASH_FILE = ".litevl-hashes.json"
-STORE_FORMAT = 1
+PLACES_FILE = "places"  # JSON, but not to be met by who looks for annotations below a data root
+STORE_FORMAT = 2
 DECODE_SECONDS = 120.0  # for one clip; MSRVTT's take under one
 NUM_SHOWN = 5
 NUM_BETWEEN_CHECKS = 50  # clips decoded between two looks at the free space
@@ -283,7 +284,7 @@ def _store_key(clips: Sequence[Clip], size_px: int, decoder: str) -> str:
 def _read_places(store: Path, size_px: int) -> Places | None:
     """First frame and number of frames of each clip; None when there is no whole store."""
     try:
-        places: Places = json.loads((store / "places.json").read_text(encoding="utf-8"))
+        places: Places = json.loads((store / PLACES_FILE).read_text(encoding="utf-8"))
         num_bytes = (store / "frames.u8").stat().st_size
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return None
@@ -316,7 +317,7 @@ def _build(
             _expect_room(folder, file.tell(), num_done, len(clips))
     if reasons:
         raise DataError(_message_broken(reasons, len(clips)))
-    (folder / "places.json").write_text(json.dumps(places), encoding="utf-8")
+    (folder / PLACES_FILE).write_text(json.dumps(places), encoding="utf-8")
 
 
 def _expect_room(folder: Path, num_bytes: int, num_done: int, num_clips: int) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from litevl.data import dataset
-from litevl.data.annotations import Clip, RetrievalData
+from litevl.data.annotations import Clip, RetrievalData, load_msrvtt
 from litevl.data.dataset import (
     CLIP_MEAN,
     CLIP_STD,
@@ -248,6 +248,14 @@ def test_cut_store_is_built_anew(clips, tmp_path):
     assert np.array_equal(
         store.frames(5, np.array([8])), read_frames(clips[5].path, [8], 32, "pyav")
     )
+
+
+def test_store_below_the_data_root_is_not_taken_for_annotations(clips, tmp_path):
+    open_store(clips, tmp_path / "frames")
+    check_clips(RetrievalData(clips[:3], clips[3:4], clips[4:], ()), EXPECTED)
+    with pytest.raises(DataError) as raised:
+        load_msrvtt(tmp_path, "9k")
+    assert "files not used" not in str(raised.value)
 
 
 def test_no_clips_make_an_empty_store(tmp_path):
