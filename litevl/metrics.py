@@ -62,7 +62,7 @@ def video_to_text_ranks(scores: ArrayLike, truth: ArrayLike) -> Ints:
         missing = np.flatnonzero(~is_right.any(axis=0))
         raise ValueError(f"{len(missing)} gallery items have no caption, first index {missing[0]}")
     right = np.where(is_right, matrix, -np.inf).max(axis=0)  # (G,)
-    above = ((matrix > right) & ~is_right).sum(axis=0)
+    above = (matrix > right).sum(axis=0)
     level = ((matrix == right) & ~is_right).sum(axis=0)
     return np.stack([above + 1, above + level + 1], axis=1).astype(np.int64)
 

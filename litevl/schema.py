@@ -51,7 +51,11 @@ class Part(BaseModel):
     """A piece of a record: frozen, nothing unknown, nothing infinite."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        ser_json_inf_nan="constants",  # not null: the JSON writer then refuses them
+        populate_by_name=True,
     )
 
 
@@ -177,9 +181,11 @@ class TrainPoint(Part):
 
 
 class ValidationPoint(Part):
+    """After an epoch: dual-encoder ranking only, since re-ranking would cost more than it tells."""
+
     step: int
-    recall_at_1: Annotated[float, Field(alias="t2v/R@1")]
-    order_accuracy: float
+    recall_at_1: Annotated[float, Field(alias="t2v-itc/R@1")]
+    order_accuracy: float | None = None
 
 
 class Curves(Part):

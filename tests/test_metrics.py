@@ -207,6 +207,14 @@ def test_interval_agrees_with_a_slow_cluster_bootstrap(name: Any, statistic: Any
     assert found["high"] == pytest.approx(np.quantile(draws, 0.975), abs=0.25 * spread)
 
 
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 4)), min_size=1, max_size=12))
+def test_weighted_median_is_the_median_of_the_repeated_values(pairs: list[tuple[int, int]]) -> None:
+    values, weights = (np.array(column, float) for column in zip(*pairs, strict=True))
+    weights[0] += 1  # some cluster is always drawn
+    found = metrics._weighted_medians(values[None], np.arange(len(pairs)), weights[None])
+    assert found[0] == np.median(np.repeat(values, weights.astype(int)))
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(2, 30), st.integers(0, 2**32 - 1))
 def test_each_resample_draws_as_many_clusters_as_there_are(num_clusters: int, seed: int) -> None:

@@ -208,11 +208,37 @@ def test_damaged_arrays_give_one_data_error(tmp_path: Path, record, arrays) -> N
         assert all((found[name] == arrays[name]).all() for name in arrays)
 
 
+class Trap:
+    """Makes a file when it is unpickled, as a malicious array could do anything."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
 def test_pickled_arrays_are_never_loaded(tmp_path: Path, record, arrays) -> None:
     path = write_record(tmp_path, record, arrays).with_suffix(".npz")
-    np.savez(path, **arrays | {"captions": np.array([{"a": 1}] * 12, dtype=object)})
+    trap = np.array([Trap(tmp_path / "sprung")] * 12, dtype=object)
+    np.savez(path, **arrays | {"captions": trap})
     with pytest.raises(DataError, match=path.name):
         read_arrays(path)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_record_is_replaced_and_never_written_over(tmp_path: Path, record, arrays) -> None:
+    path = write_record(tmp_path, record, arrays)
+    before = path.read_bytes()
+    os.link(path, tmp_path / "held open by a reader")
+    write_record(tmp_path, record | {"packages": {}}, arrays)
+    assert (tmp_path / "held open by a reader").read_bytes() == before
+    assert path.read_bytes() != before
+
+
+def test_infinity_hidden_in_the_spec_is_not_written(tmp_path: Path, record, arrays) -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_record(tmp_path, record | {"spec": {"train": {"learning_rate": np.inf}}}, arrays)
 
 
 def test_arrays_with_a_member_left_out_are_refused(tmp_path: Path, record, arrays) -> None:

@@ -28,6 +28,7 @@ from litevl.report.runs import (
     over_seeds,
     per_query,
     same_test,
+    sources,
     summary,
 )
 
@@ -164,6 +165,16 @@ def test_mean_of_the_query_values_is_the_metric() -> None:
     assert per_query("t2v-itc/R@1", bare) is None
     assert per_query("order_accuracy", bare) is None
     assert per_query("loss", bare) is None
+
+
+def test_video_to_text_values_are_clustered_by_clip() -> None:
+    arrays = {
+        "clusters": np.array([7, 7, 9]),
+        "truth": np.array([1, 1, 0]),  # two captions of clip 1
+        "gallery_ids": np.array(["a", "b"]),
+    }
+    assert sources("t2v/R@1", arrays).tolist() == [7, 7, 9]
+    assert sources("v2t/R@1", arrays).tolist() == [9, 7]
 
 
 def test_one_seed_keeps_its_own_interval_and_several_share_the_resamples(tmp_path: Path) -> None:
