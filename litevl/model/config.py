@@ -112,7 +112,7 @@ def misfits(config: LiteVLConfig, wrong: Collection[str]) -> list[str]:
             "use time_embedding 'branch' for another start"
         )
     has_temporal_parts = (config.time_embedding, config.scaling) != ("none", "none")
-    if not config.temporal_attention and has_temporal_parts:
+    if config.temporal_attention is False and has_temporal_parts:
         problems.append(
             "temporal_attention: false leaves nothing to scale or to tell time to; "
             "set time_embedding and scaling to 'none'"
