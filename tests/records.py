@@ -104,7 +104,7 @@ def make_curves(variant: str, seed: int) -> dict[str, Any]:
         "validation": [
             {
                 "step": s,
-                "t2v/R@1": 20 * STRENGTH[variant] * (1 - float(np.exp(-s / 200))),
+                "t2v-itc/R@1": 20 * STRENGTH[variant] * (1 - float(np.exp(-s / 200))),
                 "order_accuracy": 50 + (0 if variant == "no-temporal-attention" else s / 15),
             }
             for s in range(100, 601, 100)

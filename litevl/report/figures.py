@@ -138,7 +138,7 @@ def _intervals(
     """Dots with 95 % intervals, one row a variant; the seeds as small open marks below them."""
 
     def paint(figure: Figure) -> None:
-        axes = figure.add_axes((0.38, 0.42 / height, 0.59, (height - 0.75) / height))
+        axes = figure.add_axes((0.38, 0.27 / height, 0.59, (height - 0.6) / height))
         axes.grid(axis="x")
         if line is not None:
             axes.axvline(line, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
@@ -157,7 +157,7 @@ def _intervals(
         axes.spines["left"].set_visible(False)
         figure.text(0.02, 1 - 0.2 / height, title, fontsize=8.5, fontweight="bold")
 
-    height = 0.85 + 0.34 * len(study.variants)
+    height = 0.7 + 0.34 * len(study.variants)
     several = any(len(by_seed) > 1 for _, by_seed in found)
     caption = f"{title} with 95 % intervals over queries" + (
         "; open marks are single seeds." if several else ", one seed."
@@ -179,13 +179,17 @@ def curve_pictures(study: Study) -> list[Picture]:
         ),
         (
             "curve-validation-recall",
-            "Validation R@1 (%), text to video",
+            "Validation R@1 (%), text to video, without re-ranking",
             lambda r: [(p.step, p.recall_at_1) for p in r.curves.validation],
         ),
         (
             "curve-validation-order",
             "Validation order accuracy (%)",
-            lambda r: [(p.step, p.order_accuracy) for p in r.curves.validation],
+            lambda r: [
+                (p.step, p.order_accuracy)
+                for p in r.curves.validation
+                if p.order_accuracy is not None
+            ],
         ),
     )
     pictures = []

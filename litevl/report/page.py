@@ -18,7 +18,7 @@ from litevl.report.figures import (
     scale_pictures,
     strip_pictures,
 )
-from litevl.report.runs import Study, find_studies, load_study
+from litevl.report.runs import Study, find_studies, load_study, without_folder
 from litevl.report.tables import Cell, Table
 from litevl.report.verdicts import ClaimResult, TargetResult, judge_claims, judge_targets
 
@@ -122,7 +122,7 @@ def _pictures(study: Study, warnings: list[str]) -> list[Picture]:
         try:
             strips = read_strips(run.path)
         except DataError as error:
-            warnings.append(str(error))
+            warnings.append(without_folder(error, run.path))
             continue
         if strips is not None:
             return pictures + strip_pictures(run, strips)
@@ -153,6 +153,8 @@ def _lead(
         lines.append(f"Claims: {_counts(result.verdict for result in claims)}.")
     if targets:
         lines.append(f"Published numbers: {_counts(result.verdict for result in targets)}.")
+    if study.shown:
+        lines.append(f"Code of the numbers below: {tables.commits_text(study.shown)}.")
     if study.num_outdated:
         lines.append(
             f"{study.num_outdated} records of other settings or earlier versions are left out."

@@ -4,6 +4,7 @@ A run's numbers are published only if its record is whole, comparable with the o
 which code made it. Everything else stays visible, with the reason, away from the main tables.
 """
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -132,7 +133,7 @@ def load_study(records_dir: Path, spec: str, profile: str) -> Study:
         spec=spec,
         profile="paper" if profile == "paper" else "mini",
         title=records[0].run.title if records else spec,
-        profile_reason=records[-1].run.profile_reason if records else "nothing has run yet",
+        profile_reason=records[-1].run.profile_reason if records else "no record says so yet",
         variants=names,
         runs=tuple(sorted(runs, key=lambda run: (place[run.variant], run.seed))),
         plan=plan,
@@ -164,8 +165,13 @@ def _load(path: Path) -> Run:
         if arrays is not None:
             _check_agreement(path, record, arrays)
     except DataError as error:
-        return Run(path.stem, variant, seed, path, damage=str(error))
+        return Run(path.stem, variant, seed, path, damage=without_folder(error, path))
     return Run(path.stem, variant, seed, path, record, arrays)
+
+
+def without_folder(error: DataError, path: Path) -> str:
+    """An error's text with bare file names: a report tells nothing about the machine's folders."""
+    return str(error).replace(f"{path.parent}{os.sep}", "")
 
 
 def _check_agreement(path: Path, record: Record, arrays: Arrays) -> None:

@@ -149,6 +149,7 @@ def test_paper_report_sets_published_and_own_numbers_side_by_side(tmp_path: Path
     shown = section(report, "targets")
     assert "83.2" in shown
     assert "within 1.2" in shown
+    assert "Code of the numbers below: " + "a" * 40 in report.read_text()
     assert "quoted by another paper" in shown
 
 
@@ -193,6 +194,7 @@ def test_failed_missing_and_damaged_runs_are_listed_with_the_reason(tmp_path: Pa
     assert "loss is NaN at step 12" in runs
     assert "not run" in runs
     assert "concat-pooling-s0-0123abcd.json: damaged" in runs
+    assert str(tmp_path) not in report.read_text()
     assert section(report, "main").count("not run") == 3 * 9
     assert "2 complete, 1 failed, 1 not run, 1 damaged" in report.read_text()
 
@@ -334,7 +336,7 @@ def test_nothing_run_yet_still_gives_a_page(tmp_path: Path) -> None:
     write_plan(tmp_path / "records" / "msrvtt", "mini", plan)
     text = Page(render_report(tmp_path / "records", tmp_path)).text
     assert "5 not run" in text
-    assert "nothing has run yet" in text
+    assert "no record says so yet" in text
 
 
 def test_strips_that_cannot_be_read_become_a_warning(tmp_path: Path) -> None:
@@ -342,6 +344,7 @@ def test_strips_that_cannot_be_read_become_a_warning(tmp_path: Path) -> None:
     (folder / f"{run_id('full', 0)}.strips.npz").write_bytes(b"PK")
     report = render_report(folder.parent, tmp_path)
     assert "strips.npz: the per-query values cannot be read" in Page(report).text
+    assert str(tmp_path) not in report.read_text()
     assert section(report, "strips") == ""
 
 
