@@ -265,7 +265,7 @@ def targets_table(study: Study, results: Sequence[TargetResult]) -> Table:
         tuple(rows),
         _tidy(tidy, columns),
         "The tolerance was fixed in the spec before any run. The verdict compares the mean over "
-        "seeds; the interval beside it speaks about other queries. Of MdR and MnR, lower is better.",
+        "seeds; the interval speaks about other queries. Lower is better for MdR and MnR.",
         num_text_columns=3,
     )
 
