@@ -216,6 +216,15 @@ def test_saved_model_comes_back_as_it_was(tmp_path, options):
     assert files == {"config.json", "model.safetensors", "README.md"}
 
 
+def test_saved_weights_can_be_used_with_another_pooling(tmp_path):
+    model = used_model()
+    model.save_pretrained(tmp_path)
+    other = replace(model.config, pooling="mean")
+    again = LiteVLForRetrieval.from_pretrained(tmp_path, config=other)
+    assert again.config == other
+    assert same_weights(model, again)
+
+
 def test_loaded_model_can_be_saved_again(tmp_path):
     used_model().save_pretrained(tmp_path / "one")
     LiteVLForRetrieval.from_pretrained(tmp_path / "one").save_pretrained(tmp_path / "two")

@@ -1,0 +1,66 @@
+"""What a device computes in."""
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend
+
+from litevl.engine.precision import attention_kernel, computing, settle
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("device", [CPU, CUDA])
+def test_named_precision_is_taken_as_it_is(precision, device):
+    assert settle(precision, device) == precision
+
+
+@pytest.mark.parametrize(
+    ("avx512", "amx", "expected"),
+    [(False, False, "fp32"), (True, False, "bf16"), (False, True, "bf16")],
+)
+def test_auto_is_bf16_where_the_processor_multiplies_it(monkeypatch, avx512, amx, expected):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert settle("auto", CPU) == expected
+
+
+@pytest.mark.parametrize(("supported", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_auto_is_bf16_where_the_gpu_multiplies_it(monkeypatch, supported, expected):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+    assert settle("auto", CUDA) == expected
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
+)
+def test_products_are_computed_in_the_precision_and_only_inside(precision, dtype):
+    square = torch.ones(2, 2)
+    with computing(precision, CPU):
+        assert (square @ square).dtype == dtype
+    assert (square @ square).dtype == torch.float32
+
+
+def test_precision_ends_with_an_error_too():
+    with pytest.raises(ZeroDivisionError), computing("bf16", CPU):
+        _ = 1 / 0
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def enabled_kernels():
+    """The SDPA kernels that torch may choose from now."""
+    return set(torch.nn.attention._cur_sdpa_kernel_backends())
+
+
+def test_processor_uses_the_plain_attention_kernel_and_only_inside():
+    before = enabled_kernels()
+    with computing("fp32", CPU):
+        assert enabled_kernels() == {SDPBackend.MATH}
+    assert enabled_kernels() == before
+    assert len(before) > 1
+
+
+def test_other_devices_choose_their_kernel():
+    before = enabled_kernels()
+    with attention_kernel(CUDA):
+        assert enabled_kernels() == before
