@@ -160,7 +160,6 @@ def learned_scale(model: LiteVLForRetrieval) -> list[list[float]] | None:
     return None if scales is None else [[float(value) for value in row] for row in scales]
 
 
-@torch.inference_mode()
 def cost(model: LiteVLForRetrieval, settings: Resolved, device: torch.device) -> dict[str, Any]:
     """Parameters, counted FLOPs of encoding one clip and matching one pair, peak memory in GiB.
 

@@ -24,7 +24,7 @@ from litevl.data.dataset import DataReport, FrameStore, check_clips
 from litevl.data.mini import ensure_world, read_twins
 from litevl.engine.clips import ClipSet
 from litevl.engine.train import History, train
-from litevl.errors import LiteVLError, RunError, SpecError
+from litevl.errors import LiteVLError, SpecError
 from litevl.model.litevl import LiteVLForRetrieval
 from litevl.model.tokenizer import Tokenizer
 from litevl.model.weights import WeightsReport, load_blip

@@ -24,7 +24,7 @@ PROFILES: tuple[Profile, ...] = ("mini", "paper")
 SECTIONS = ("data", "frames", "model", "train", "evaluate")
 
 Sampler = Literal["blip-uniform", "lavis-uniform", "segment-middle", "segment-random"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "auto"]  # auto: bf16 where the machine multiplies it natively
 # A claim is a paired difference, better minus worse, so it takes metrics where higher is better.
 ClaimMetric = Literal[
     "t2v/R@1", "t2v/R@5", "t2v/R@10", "v2t/R@1", "v2t/R@5", "v2t/R@10",

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 COLOURS = {
     "red": (220, 40, 40),
@@ -18,6 +20,9 @@ COLOURS = {
     "white": (245, 245, 245),
     "cyan": (50, 210, 220),
 }
+Floats = npt.NDArray[np.float64]
+Pixels = npt.NDArray[np.uint8]
+
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "arrow")
 
 
@@ -44,7 +49,7 @@ class State:
     opacity: float
 
 
-def background(size_px: int, rng: np.random.Generator) -> np.ndarray:
+def background(size_px: int, rng: np.random.Generator) -> Floats:
     """A dim, soft texture: (size_px, size_px, 3) float, in 0..255."""
     coarse = rng.uniform(20, 110, size=(5, 5, 1)) + rng.uniform(-15, 15, size=(5, 5, 3))
     places = np.linspace(0, 4, size_px)
@@ -53,10 +58,11 @@ def background(size_px: int, rng: np.random.Generator) -> np.ndarray:
     rows = coarse[low] * (1 - part)[:, None, None] + coarse[low + 1] * part[:, None, None]
     soft = rows[:, low] * (1 - part)[None, :, None] + rows[:, low + 1] * part[None, :, None]
     grain = rng.normal(0, 6, size=(size_px, size_px, 1))
-    return np.clip(soft + grain, 0, 255)
+    clipped: Floats = np.clip(soft + grain, 0, 255)
+    return clipped
 
 
-def distance(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def distance(shape: str, x: Floats, y: Floats) -> Any:
     """About how far points lie outside the shape of radius 1 (negative inside); y downwards."""
     radius = np.hypot(x, y)
     if shape == "circle":
@@ -80,7 +86,7 @@ def distance(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     raise ValueError(f"unknown shape {shape!r}; known: {', '.join(SHAPES)}")
 
 
-def coverage(thing: Thing, state: State, size_px: int) -> np.ndarray:
+def coverage(thing: Thing, state: State, size_px: int) -> Floats:
     """How much of each pixel the thing covers: (size_px, size_px) in 0..1, soft at the edge."""
     places = (np.arange(size_px) + 0.5) / size_px
     x, y = np.meshgrid(places - state.x, places - state.y)
@@ -88,12 +94,13 @@ def coverage(thing: Thing, state: State, size_px: int) -> np.ndarray:
     along = (np.cos(turn) * x + np.sin(turn) * y) / state.radius
     across = (np.cos(turn) * y - np.sin(turn) * x) / state.radius
     outside_px = distance(thing.shape, along, across) * state.radius * size_px
-    return np.clip(0.5 - outside_px, 0, 1) * state.opacity
+    covered: Floats = np.clip(0.5 - outside_px, 0, 1) * state.opacity
+    return covered
 
 
 def draw_frames(
     frames: list[list[tuple[Thing, State]]], size_px: int, rng: np.random.Generator
-) -> np.ndarray:
+) -> Pixels:
     """Frames with their things over one background, later things on top: (T, S, S, 3) uint8."""
     backdrop = background(size_px, rng)
     pictures = np.empty((len(frames), size_px, size_px, 3), np.uint8)
@@ -106,7 +113,7 @@ def draw_frames(
     return pictures
 
 
-def write_clip(path: Path, frames: np.ndarray, frames_per_second: int) -> None:
+def write_clip(path: Path, frames: Pixels, frames_per_second: int) -> None:
     """Write frames (T, S, S, 3) uint8 as an H.264 MP4 with B-frames."""
     import av
 

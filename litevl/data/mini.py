@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from litevl.data.drawing import COLOURS, SHAPES, State, Thing, draw_frames, write_clip
+from litevl.data.drawing import COLOURS, SHAPES, Pixels, State, Thing, draw_frames, write_clip
 
 from litevl.errors import DataError
 
@@ -111,6 +111,7 @@ def caption(scene: Scene, template: int, wording: int) -> str:
 
 def draw_scene(rng: np.random.Generator) -> Scene:
     """One random scene."""
+    events: tuple[str, ...]
     if rng.random() < SHARE_OF_SEQUENCES:
         events = SEQUENCES[rng.integers(len(SEQUENCES))]
     else:
@@ -219,7 +220,7 @@ def states(scene: Scene, num_frames: int) -> list[State]:
     return [State(*map(float, row)) for row in zip(*columns, strict=True)]
 
 
-def render(scene: Scene, num_frames: int, size_px: int) -> np.ndarray:
+def render(scene: Scene, num_frames: int, size_px: int) -> Pixels:
     """The scene's frames: (T, size_px, size_px, 3) uint8."""
     return draw_frames(
         [

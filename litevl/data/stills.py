@@ -13,7 +13,7 @@ from multiprocessing import get_context
 
 import numpy as np
 
-from litevl.data.drawing import COLOURS, SHAPES, State, Thing, draw_frames
+from litevl.data.drawing import COLOURS, SHAPES, Pixels, State, Thing, draw_frames
 from litevl.data.mini import PHRASES, TEMPLATES, Scene, draw_scene, states
 
 STILL_TEMPLATES = (
@@ -77,7 +77,7 @@ def still_caption(scene: Scene, state: State, rng: np.random.Generator) -> str:
     return template.format(actor=describe(scene.actor, state, rng), other=other)
 
 
-def draw_still(rng: np.random.Generator, size_px: int) -> tuple[np.ndarray, str]:
+def draw_still(rng: np.random.Generator, size_px: int) -> tuple[Pixels, str]:
     """One still (size_px, size_px, 3) uint8 and its caption."""
     scene = draw_scene(rng)
     moments = states(scene, 33)
@@ -86,9 +86,7 @@ def draw_still(rng: np.random.Generator, size_px: int) -> tuple[np.ndarray, str]
     return draw_frames([things], size_px, rng)[0], still_caption(scene, state, rng)
 
 
-def draw_stills(
-    count: int, size_px: int, seed: int, num_workers: int
-) -> tuple[np.ndarray, list[str]]:
+def draw_stills(count: int, size_px: int, seed: int, num_workers: int) -> tuple[Pixels, list[str]]:
     """Many stills (count, size_px, size_px, 3) uint8 and their captions; the same for one seed."""
     seeds = np.random.SeedSequence(seed).spawn(-(-count // 500))
     jobs = [(child, size_px) for child in seeds]
@@ -98,7 +96,7 @@ def draw_stills(
     return images, list(chain.from_iterable(captions for _, captions in parts))[:count]
 
 
-def _draw_chunk(job: tuple[np.random.SeedSequence, int]) -> tuple[np.ndarray, list[str]]:
+def _draw_chunk(job: tuple[np.random.SeedSequence, int]) -> tuple[Pixels, list[str]]:
     seed, size_px = job
     rng = np.random.default_rng(seed)
     stills = [draw_still(rng, size_px) for _ in range(500)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack, contextmanager
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Literal
 
 import torch
@@ -32,7 +32,7 @@ def computing(precision: Precision, device: torch.device) -> Iterator[None]:
         yield
 
 
-def attention_kernel(device: torch.device) -> AbstractContextManager[None]:
+def attention_kernel(device: torch.device) -> AbstractContextManager[object]:
     """SDPA's plain kernel on the CPU, its own choice elsewhere.
 
     On sequences as short as a clip's frames or a caption, the CPU flash kernel's backward was

@@ -136,7 +136,7 @@ def losses(
     alpha: float,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """VTC and VTM of one batch. The cross-encoder sees each pair and its two hard negatives at once.
+    """VTC and VTM of one batch; pairs and hard negatives pass the cross-encoder together.
 
     generator: draws the negatives. alpha: weight of the teacher's soft targets.
     """

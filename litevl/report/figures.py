@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from litevl.metrics import Metric
 from litevl.report.runs import Run, Study, over_seeds, summary
@@ -157,7 +158,8 @@ def _intervals(
         axes.spines["left"].set_visible(False)
         figure.text(0.02, 1 - 0.2 / height, title, fontsize=8.5, fontweight="bold")
 
-    height = 0.7 + 0.34 * len(study.variants)
+    # All panels equally high, so that they line up: also the one without the reference.
+    height = 0.7 + 0.34 * len({run.variant for run in study.shown})
     several = any(len(by_seed) > 1 for _, by_seed in found)
     caption = f"{title} with 95 % intervals over queries" + (
         "; open marks are single seeds." if several else ", one seed."
@@ -218,7 +220,8 @@ def _curves(
     """One line a run, coloured by variant; the legend below."""
 
     def paint(figure: Figure) -> None:
-        axes = figure.add_axes((0.12, 0.92 / height, 0.85, (height - 1.25) / height))
+        below = 0.5 + 0.14 * num_legend_rows
+        axes = figure.add_axes((0.12, below / height, 0.85, (height - below - 0.33) / height))
         axes.grid(axis="y")
         labelled = set()
         for variant, points in lines:
@@ -237,13 +240,16 @@ def _curves(
             )
             labelled.add(variant)
         axes.set_xlabel("training step")
+        axes.xaxis.set_major_locator(
+            MaxNLocator(6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
+        )
         axes.margins(x=0.02)
         if stem == "curve-validation-order":
             axes.axhline(50, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
         figure.legend(loc="lower center", ncols=2, handlelength=1.6, columnspacing=1.2)
         figure.text(0.02, 1 - 0.2 / height, title, fontsize=8.5, fontweight="bold")
 
-    height = 3.0
+    height, num_legend_rows = 2.9, -(-len({variant for variant, _ in lines}) // 2)
     caption = f"{title}, one line a run."
     if stem == "curve-loss":
         caption = f"{title}, a moving mean over a fortieth of the steps; one line a run."
