@@ -128,7 +128,7 @@ def cost_table(study: Study) -> Table:
         pd.DataFrame(tidy),
         "Means over seeds. Per clip: the video encoder once. Per pair: one caption and one clip "
         "through the cross-encoder, the clip already encoded. Device hours: wall time times "
-        "devices, for the whole run.",
+        "devices, for the whole run. Peak memory: of the process, earlier runs included.",
     )
 
 

@@ -181,7 +181,7 @@ def curve_pictures(study: Study) -> list[Picture]:
         ),
         (
             "curve-validation-recall",
-            "Validation R@1 (%), text to video, without re-ranking",
+            "Validation t2v R@1 (%), without re-ranking",
             lambda r: [(p.step, p.recall_at_1) for p in r.curves.validation],
         ),
         (
