@@ -75,7 +75,7 @@ def execute_plan(
         failed += not execute(run, prepared[key], reason, output)
     from litevl.report.page import render_report
 
-    page = render_report(records, output)
+    page = render_report(records, output, spec.name, chosen)
     print(f"report: {page}")
     outcome = f"{len(left) - failed} runs finished" + (f", {failed} failed" if failed else "")
     print(f"{headline}: {outcome}, {len(runs) - len(left)} done before")
@@ -125,7 +125,11 @@ def prepare(settings: Resolved, subset: int | None, allow_missing: bool) -> Prep
     for split in SPLITS:
         some: tuple[Clip, ...] = getattr(report.data, split)
         store = FrameStore.open(
-            some, root / "frames", settings.frames.size_px, settings.frames.decoder, workers
+            some,
+            root.with_name(root.name + "-frames"),
+            settings.frames.size_px,
+            settings.frames.decoder,
+            workers,
         )
         clips[split] = ClipSet(
             some, store, tokenizer, settings.frames.num_frames, settings.data.max_tokens, twins
