@@ -137,6 +137,19 @@ class PatchEmbed(nn.Module):
         return F.linear(cut, weight.flatten(1), self.proj.bias)
 
 
+def slow_waves(num_frames: int, width: int, generator: torch.Generator) -> Tensor:
+    """Random functions of time, of at most half a period per clip, root mean square 1: (T, D).
+
+    Reconstructed: neighbouring frames start alike and the order of frames is there to be read. In
+    trials on the mini world, independent vectors per frame left order accuracy at chance after
+    500 steps where smooth ones had begun to tell directions apart.
+    """
+    frequency = torch.rand(width, generator=generator) * torch.pi / num_frames
+    phase = torch.rand(width, generator=generator) * 2 * torch.pi
+    angle = torch.arange(num_frames)[:, None] * frequency + phase  # (T, D)
+    return 2**0.5 * torch.cos(angle)
+
+
 class VideoEncoder(nn.Module):
     """BLIP's ViT, frame by frame, with temporal attention between the frames."""
 
@@ -179,11 +192,11 @@ class VideoEncoder(nn.Module):
         """Set the temporal parts so that the clip's features equal BLIP's on each frame.
 
         Norm, query, key and value start as copies of the block's spatial ones, the output
-        projection at zero; a `branch` time embedding is drawn with the configured scale.
+        projection at zero; a `branch` time embedding as random slow waves of the configured scale.
         """
         if self.config.time_embedding != "none":
-            noise = torch.randn(self.time_embed.shape, generator=generator)
-            self.time_embed.copy_(noise * self.config.time_embedding_scale)
+            waves = slow_waves(*self.time_embed.shape, generator)
+            self.time_embed.copy_(waves * self.config.time_embedding_scale)
         for block in self.blocks:
             assert isinstance(block, Block)
             if block.has_temporal:
