@@ -56,21 +56,12 @@ def score_split(
     model: LiteVLForRetrieval, settings: Resolved, clips: ClipSet, split: str, seed: int
 ) -> tuple[dict[str, metrics.Metric], Arrays, Evaluation]:
     """Metrics, per-query arrays and scores of one split; caption i belongs to clip i."""
-    options, sampler = settings.evaluate, settings.frames.eval_sampler
+    options = settings.evaluate
 
     def score(shuffle: bool) -> Evaluation:
-        return evaluate(
-            model,
-            clips,
-            sampler,
-            options.rerank_k,
-            options.score,
-            options.batch_size,
-            options.precision,
-            np.random.default_rng([seed, int(shuffle)]),
-            shuffle,
-            f"scoring {split}" + (", frames shuffled" if shuffle else ""),
-        )
+        rng = np.random.default_rng([seed, int(shuffle)])
+        title = f"scoring {split}" + (", frames shuffled" if shuffle else "")
+        return evaluate(model, clips, settings, rng, shuffle, title)
 
     plain, shuffled = score(shuffle=False), score(shuffle=True)
     truth, clusters = np.arange(len(clips)), clips.clusters()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections import deque
 from collections.abc import Iterable
@@ -24,14 +25,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
+from litevl.data.decode import interrupts_held_back
 from litevl.data.drawing import COLOURS, SHAPES, Pixels, State, Thing, draw_frames, write_clip
-
 from litevl.errors import DataError
 
 if TYPE_CHECKING:
     from litevl.spec import World
 
 WORLD_VERSION = 1  # raised whenever the same settings would give other clips
+MARKER = "world.json"  # the settings a world was made with; written last
 REVERSED = {
     "left": "right",
     "right": "left",
@@ -63,6 +65,7 @@ TEMPLATES = (
     "{other} stays still and {actor} {action}",
 )
 MOVES = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
+TRAVEL = 0.58  # how far a move goes, in sides of the frame
 SIZES = {"grow": (0.10, 0.24), "shrink": (0.24, 0.10)}
 SEQUENCES = tuple(
     (first, second)
@@ -155,32 +158,28 @@ def _places(
     x, y = rng.uniform(0.28, 0.72, size=2)
     for event in events:
         dx, dy = MOVES.get(event, (0.0, 0.0))
-        x = 0.5 - 0.29 * dx + rng.uniform(-0.03, 0.03) if dx else x
-        y = 0.5 - 0.29 * dy + rng.uniform(-0.03, 0.03) if dy else y
+        x = 0.5 - TRAVEL / 2 * dx + rng.uniform(-0.03, 0.03) if dx else x
+        y = 0.5 - TRAVEL / 2 * dy + rng.uniform(-0.03, 0.03) if dy else y
     angle = float(rng.integers(8)) * 45.0 if is_arrow else 0.0
     actor = State(float(x), float(y), 0.17, angle, 1.0)
-    ends = {(x, y)}
-    for event in events:
-        dx, dy = MOVES.get(event, (0.0, 0.0))
-        x, y = x + 0.58 * dx, y + 0.58 * dy
-        ends.add((x, y))
+    path = _path(actor, events)
     corners = [(cx, cy) for cx in (0.18, 0.5, 0.82) for cy in (0.18, 0.5, 0.82)]
-    path = _points_on_path(sorted(ends), actor, events)
     clearance = [min(np.hypot(cx - px, cy - py) for px, py in path) for cx, cy in corners]
-    best = np.argsort(clearance)[-2:]
-    cx, cy = corners[int(best[rng.integers(2)])]
-    other_angle = float(rng.integers(4)) * 90.0
-    return actor, State(cx, cy, 0.13, other_angle, 1.0)
+    clearest = np.argsort(clearance)[-2:]
+    cx, cy = corners[int(clearest[rng.integers(2)])]
+    return actor, State(cx, cy, 0.13, float(rng.integers(4)) * 90.0, 1.0)
 
 
-def _points_on_path(
-    ends: list[tuple[float, float]], start: State, events: tuple[str, ...]
-) -> list[tuple[float, float]]:
-    points, x, y = [(start.x, start.y)], start.x, start.y
+def _path(start: State, events: tuple[str, ...]) -> list[tuple[float, float]]:
+    """Points that the actor passes."""
+    x, y = start.x, start.y
+    points = [(x, y)]
     for event in events:
         dx, dy = MOVES.get(event, (0.0, 0.0))
-        points += [(x + 0.58 * dx * s, y + 0.58 * dy * s) for s in (0.25, 0.5, 0.75, 1.0)]
-        x, y = x + 0.58 * dx, y + 0.58 * dy
+        points += [
+            (x + TRAVEL * dx * part, y + TRAVEL * dy * part) for part in (0.25, 0.5, 0.75, 1)
+        ]
+        x, y = points[-1]
     return points
 
 
@@ -188,7 +187,7 @@ def _after(event: str, state: State, rng: np.random.Generator) -> State:
     """The actor's state when the event is over."""
     if event in MOVES:
         dx, dy = MOVES[event]
-        return replace(state, x=state.x + 0.58 * dx, y=state.y + 0.58 * dy)
+        return replace(state, x=state.x + TRAVEL * dx, y=state.y + TRAVEL * dy)
     if event == "vanish":
         return replace(state, opacity=0.0)
     if event in ("clockwise", "anticlockwise"):
@@ -213,10 +212,9 @@ def states(scene: Scene, num_frames: int) -> list[State]:
     times = np.linspace(0.0, 1.0, num_frames)
     moving = np.clip((times - HELD_STILL) / (1 - 2 * HELD_STILL), 0.0, 1.0)
     knots = np.linspace(0.0, 1.0, len(scene.track))
-    columns = []
-    for name in ("x", "y", "radius", "angle", "opacity"):
-        values = [getattr(state, name) for state in scene.track]
-        columns.append(np.interp(moving, knots, values))
+    names = ("x", "y", "radius", "angle", "opacity")
+    tracks = [[getattr(state, name) for state in scene.track] for name in names]
+    columns = [np.interp(moving, knots, track) for track in tracks]
     return [State(*map(float, row)) for row in zip(*columns, strict=True)]
 
 
@@ -230,6 +228,14 @@ def render(scene: Scene, num_frames: int, size_px: int) -> Pixels:
         size_px,
         np.random.default_rng(scene.background_seed),
     )
+
+
+def num_different_scenes() -> int:
+    """How many scenes differ in their key: what may happen, by whom, beside whom."""
+    turns = sum(event in ("clockwise", "anticlockwise") for event in PHRASES)
+    events_of_shapes = len(PHRASES) - turns + len(SEQUENCES)
+    actions = ((len(SHAPES) - 1) * events_of_shapes + turns) // 2  # each way round; arrows turn
+    return len(COLOURS) * actions * (len(COLOURS) - 1) * (len(SHAPES) - 1)
 
 
 def draw_scenes(count: int, rng: np.random.Generator, taken: set[object]) -> list[Scene]:
@@ -255,7 +261,16 @@ class MiniClip:
 
 
 def plan_world(world: World) -> list[MiniClip]:
-    """All clips of the world; twins stand side by side and share a source."""
+    """All clips of the world; twins stand side by side and share a source.
+
+    Raises DataError where it asks for more scenes than there are.
+    """
+    wanted = world.train_scenes + world.validation_scenes + world.test_scenes
+    if wanted > (possible := num_different_scenes()):
+        raise DataError(
+            f"the mini world has {possible} different scenes, the spec asks for {wanted}\n"
+            "  Lower train_scenes, validation_scenes or test_scenes in profile.mini.data.world."
+        )
     rng = np.random.default_rng(world.seed)
     taken: set[object] = set()
     clips: list[MiniClip] = []
@@ -266,7 +281,7 @@ def plan_world(world: World) -> list[MiniClip]:
     }
     for split, count in counts.items():
         for scene in draw_scenes(count, rng, taken):
-            several = _caption_choices(scene, world.captions_per_clip, rng)
+            several = _caption_choices(world.captions_per_clip, rng)
             choices = several if split == "train" else [(scene.template, scene.wording)]
             source = f"mini://scene/{len(clips) // 2}"
             for version in (scene, scene.twin()):
@@ -275,32 +290,44 @@ def plan_world(world: World) -> list[MiniClip]:
     return clips
 
 
-def _caption_choices(scene: Scene, count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+def _caption_choices(count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
     every = list(product(range(len(TEMPLATES)), range(2)))
     picked = rng.permutation(len(every))[:count]
     return [every[int(index)] for index in picked]
 
 
 def ensure_world(root: Path, world: World, num_workers: int, progress: bool = True) -> None:
-    """Make the world under `root` unless it is there already.
+    """Make the world under `root` unless it is there already; one of other settings is replaced.
 
     Raises DataError where the folder holds something else. It appears under its name when whole.
     """
     wanted = {"version": WORLD_VERSION, **world.model_dump()}
-    marker = root / "world.json"
-    if marker.exists() and json.loads(marker.read_text(encoding="utf-8")) == wanted:
+    found = _read_marker(root)
+    if found == wanted:
         return
-    if root.exists() and any(root.iterdir()) and not marker.exists():
+    if found is None and root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(
             f"{root}: holds files that are not a mini world\n"
             "  Set profile.mini.data.root to a folder of its own."
         )
-    partial = root.with_name(root.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    make_world(partial, world, num_workers, progress)
-    (partial / marker.name).write_text(json.dumps(wanted), encoding="utf-8")
-    shutil.rmtree(root, ignore_errors=True)
-    partial.rename(root)
+    partial = root.with_name(f"{root.name}.partial-{os.getpid()}")
+    try:
+        make_world(partial, world, num_workers, progress)
+        (partial / MARKER).write_text(json.dumps(wanted), encoding="utf-8")
+        if _read_marker(root) != wanted:  # nobody else was faster
+            shutil.rmtree(root, ignore_errors=True)
+            partial.rename(root)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _read_marker(root: Path) -> dict[str, object] | None:
+    """The settings of the world under `root`; None where there is none, or something else."""
+    try:
+        content = json.loads((root / MARKER).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return content if isinstance(content, dict) and "train_scenes" in content else None
 
 
 def make_world(root: Path, world: World, num_workers: int, progress: bool) -> None:
@@ -313,7 +340,8 @@ def make_world(root: Path, world: World, num_workers: int, progress: bool) -> No
     (root / "videos").mkdir(parents=True, exist_ok=True)
     jobs = [(root / "videos" / f"{clip.id}.mp4", clip.scene, world) for clip in clips]
     with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
-        written = pool.map(_write_scene, jobs, chunksize=16)
+        with interrupts_held_back():  # Ctrl-C is for the parent; its children would each complain
+            written = pool.map(_write_scene, jobs, chunksize=16)
         deque(tqdm(written, "drawing clips", len(jobs), False, disable=not progress), maxlen=0)
     _write_annotations(root, clips, world)
 
@@ -355,8 +383,7 @@ def _write_annotations(root: Path, clips: list[MiniClip], world: World) -> None:
     ]
     _write_csv(root / "MSRVTT_train.9k.csv", ["video_id"], train)
     _write_csv(root / "MSRVTT_JSFUSION_test.csv", ["key", "vid_key", "video_id", "sentence"], rows)
-    by_id = {clip.id: clip for clip in clips if clip.split != "train"}
-    pairs = [[clip.id, f"video{int(clip.id[5:]) ^ 1}"] for clip in by_id.values()]
+    pairs = [[c.id, f"video{int(c.id[5:]) ^ 1}"] for c in clips if c.split != "train"]
     _write_csv(root / "twins.csv", ["video_id", "reversed_id"], pairs)
 
 

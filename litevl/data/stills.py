@@ -39,8 +39,9 @@ def vocabulary() -> list[str]:
 
 STATE_WORDS = ("a an the small large on left right at top bottom in middle pointing up down then",)
 QUESTION_WORDS = (
-    "what who how when where is does did do first last before after many colour shape which one two",
-    "yes no move moving turn turning grow growing shrink shrinking vanish appear happens thing to",
+    "what who how when where is does did do first last before after many colour shape which one",
+    "yes no move moving turn turning grow growing shrink shrinking vanish appear happens thing",
+    "to two",
 )
 
 

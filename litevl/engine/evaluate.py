@@ -19,13 +19,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from litevl.engine.clips import ClipSet
-from litevl.engine.precision import Precision, computing
-from litevl.model.litevl import LiteVLForRetrieval, TextFeatures, VideoFeatures
+from litevl.engine.precision import computing
+from litevl.model.litevl import LiteVLForRetrieval, TextFeatures, VideoFeatures, similarities
+from litevl.spec import Resolved
 
 Score = Literal["itm+itc", "itm-only", "itc-only"]
 Floats = npt.NDArray[np.float64]
 BELOW_CANDIDATES = 1_000.0  # more than any logit; keeps the order of the similarities
-PAIRS_AT_A_TIME = 32  # times the evaluation batch: pairs are shorter than clips
+PAIRS_PER_CLIP = 4  # a pair costs less memory than a clip; more at a time was slower on CPUs
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def score_gallery(
 
     k: candidates per caption and per clip. batch_size: clips at a time.
     """
-    similarity = (text.embedding.float() @ video.embedding.float().T).cpu()  # (Q, G)
+    similarity = similarities(text.embedding, video.embedding).cpu()  # (Q, G)
     itc = similarity.double().numpy()
     if score == "itc-only":
         return Scores(itc, itc, itc)
@@ -129,7 +130,7 @@ def score_gallery(
         text,
         rows.to(device),
         columns.to(device),
-        batch_size * PAIRS_AT_A_TIME,
+        batch_size * PAIRS_PER_CLIP,
         title,
     ).cpu()
     paired = logits.double().numpy() + (itc if score == "itm+itc" else 0.0)
@@ -158,7 +159,7 @@ def twin_scores(
         total = itc if score != "itm-only" else torch.zeros_like(itc)
         if score != "itc-only":
             total = total + matching_logits(
-                model, video, text, caption, own, batch_size * PAIRS_AT_A_TIME
+                model, video, text, caption, own, batch_size * PAIRS_PER_CLIP
             )
         found.append(total.double().cpu().numpy())
     return found[0], found[1]
@@ -167,24 +168,29 @@ def twin_scores(
 def evaluate(
     model: LiteVLForRetrieval,
     clips: ClipSet,
-    sampler: str,
-    k: int,
-    score: Score,
-    batch_size: int,
-    precision: Precision,
+    settings: Resolved,
     rng: np.random.Generator,
     shuffle: bool = False,
     title: str | None = None,
 ) -> Evaluation:
-    """Encode a split and score all its captions against all its clips.
+    """Encode a split and score all its captions against all its clips, as the spec says.
 
     shuffle: each clip's frames in a random order, to see what the model makes of their order.
     """
+    options, sampler = settings.evaluate, settings.frames.eval_sampler
     was_training = model.training
     model.eval()
-    with computing(precision, next(model.parameters()).device):
-        video = encode_clips(model, clips, sampler, batch_size, rng, shuffle)
+    with computing(options.precision, next(model.parameters()).device):
+        video = encode_clips(model, clips, sampler, options.batch_size, rng, shuffle)
         text = encode_captions(model, clips)
-        scores = score_gallery(model, video, text, min(k, len(clips)), score, batch_size, title)
+        scores = score_gallery(
+            model,
+            video,
+            text,
+            min(options.rerank_k, len(clips)),
+            options.score,
+            options.batch_size,
+            title,
+        )
     model.train(was_training)
     return Evaluation(video, text, scores)

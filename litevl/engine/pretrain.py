@@ -28,7 +28,7 @@ from litevl.data.stills import draw_stills, vocabulary
 from litevl.engine.precision import computing
 from litevl.engine.train import learning_rate_factor
 from litevl.model.config import LiteVLConfig
-from litevl.model.litevl import LiteVLForRetrieval, TextFeatures, VideoFeatures
+from litevl.model.litevl import LiteVLForRetrieval, TextFeatures, VideoFeatures, similarities
 from litevl.model.losses import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
@@ -88,7 +88,7 @@ class MiniBlip(nn.Module):
         model = self.retrieval
         video = model.encode_video(images)
         text = model.encode_text(tokens.input_ids, tokens.attention_mask)
-        similarity = video.embedding @ text.embedding.T / model.temp
+        similarity = similarities(video.embedding, text.embedding) / model.temp
         targets = positive_targets(ids, ids)
         itc = contrastive_loss(similarity, similarity.T, targets, targets)
         itm = self.matching_loss(video, text, similarity.detach(), ids, generator)
@@ -222,7 +222,7 @@ def validate(
     with computing("fp32", CPU):
         video = model.retrieval.encode_video(normalise(images[:, None]))
         text = model.retrieval.encode_text(tokens.input_ids, tokens.attention_mask)
-        similarity = video.embedding @ text.embedding.T
+        similarity = similarities(video.embedding, text.embedding)
         best = similarity.argmax(dim=1)
         hardest = similarity.masked_fill(same, -2).argmax(dim=1)
         own = torch.arange(len(texts))

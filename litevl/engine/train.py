@@ -19,11 +19,11 @@ from tqdm import tqdm
 from litevl.data.dataset import epoch_batches
 from litevl.engine.checkpoint import read_checkpoint, write_checkpoint
 from litevl.engine.clips import ClipSet
-from litevl.engine.evaluate import evaluate, twin_scores
+from litevl.engine.evaluate import encode_captions, encode_clips, twin_scores
 from litevl.engine.precision import computing
 from litevl.errors import RunError
 from litevl.metrics import order_right, ranks, recall_at
-from litevl.model.litevl import LiteVLForRetrieval
+from litevl.model.litevl import LiteVLForRetrieval, similarities
 from litevl.model.losses import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
@@ -143,7 +143,7 @@ def losses(
     frames, tokens, ids = batch.frames.to(device), batch.tokens.to(device), batch.ids.to(device)
     video = model.encode_video(frames)
     text = model.encode_text(tokens.input_ids, tokens.attention_mask)
-    similarity = video.embedding.float() @ text.embedding.float().T / model.temp  # (B, B)
+    similarity = similarities(video.embedding, text.embedding) / model.temp  # (B, B)
     if teacher is None:
         targets = positive_targets(ids, ids)
         vtc = contrastive_loss(similarity, similarity.T, targets, targets)
@@ -243,16 +243,16 @@ def validate(
     if not len(clips):
         return
     options, rng = settings.evaluate, np.random.default_rng(seed)
-    sampler, size = settings.frames.eval_sampler, options.batch_size
-    found = evaluate(model, clips, sampler, 1, "itc-only", size, settings.train.precision, rng)
-    point = {
-        "step": step,
-        "t2v-itc/R@1": recall_at(1, ranks(found.scores.itc, np.arange(len(clips)))),
-    }
     model.eval()
     with computing(settings.train.precision, next(model.parameters()).device):
-        right, twin = twin_scores(model, found.video, found.text, clips, options.score, size)
+        size = options.batch_size
+        video = encode_clips(model, clips, settings.frames.eval_sampler, size, rng)
+        text = encode_captions(model, clips)
+        right, twin = twin_scores(model, video, text, clips, options.score, size)
     model.train()
+    itc = similarities(text.embedding, video.embedding).cpu().numpy()
+    recall = recall_at(1, ranks(itc, np.arange(len(clips))))
+    point: dict[str, float] = {"step": step, "t2v-itc/R@1": recall}
     if len(right):
         point["order_accuracy"] = 100 * float(order_right(right, twin).mean())
     history.validations.append(point)

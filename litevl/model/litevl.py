@@ -69,7 +69,7 @@ def in_full_precision(head: nn.Linear, x: Tensor) -> Tensor:
         return F.linear(x.to(head.weight.dtype), head.weight, head.bias)
 
 
-def similarity(rows: Tensor, columns: Tensor) -> Tensor:
+def similarities(rows: Tensor, columns: Tensor) -> Tensor:
     """Cosine similarities (Q, G), in float32 also under autocast.
 
     rows: (Q, E), columns: (G, E), of unit length. Rounded to bf16 they would have 8 bits: ranks

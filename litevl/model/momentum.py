@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from litevl.errors import SpecError
-from litevl.model.litevl import LiteVLForRetrieval, TextFeatures, VideoFeatures, similarity
+from litevl.model.litevl import LiteVLForRetrieval, TextFeatures, VideoFeatures, similarities
 from litevl.model.losses import contrastive_loss, positive_targets
 from litevl.model.tokenizer import Tokens
 
@@ -69,12 +69,12 @@ class MomentumTeacher(nn.Module):
             all_text = torch.cat([slow_text.float(), self.queue_text[filled]])
             hard = positive_targets(ids, torch.cat([ids, self.queue_ids[filled]]))
             targets_v2t, targets_t2v = (
-                alpha * F.softmax(similarity(slow, others) / temperature, dim=1)
+                alpha * F.softmax(similarities(slow, others) / temperature, dim=1)
                 + (1 - alpha) * hard
                 for slow, others in ((slow_video, all_text), (slow_text, all_video))
             )
-        v2t = similarity(video.embedding, all_text) / temperature
-        t2v = similarity(text.embedding, all_video) / temperature
+        v2t = similarities(video.embedding, all_text) / temperature
+        t2v = similarities(text.embedding, all_video) / temperature
         loss = contrastive_loss(v2t, t2v, targets_v2t, targets_t2v)
         self.enqueue(slow_video, slow_text, ids)
         return loss

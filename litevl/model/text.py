@@ -159,7 +159,9 @@ class TextEncoder(nn.Module):
             expect("source_mask", source_mask, "B S", **sizes)
         words, places = sizes["W"], self.embeddings.position_embeddings.num_embeddings
         if words > places:
-            raise ShapeError(f"input_ids should be (B W) with W <= {places}, got {tuple(input_ids.shape)}")
+            raise ShapeError(
+                f"input_ids should be (B W) with W <= {places}, got {tuple(input_ids.shape)}"
+            )
         mask = attention_mask.bool()[:, None, None, :]  # (B, 1, 1, W)
         if is_causal:
             mask = mask & torch.ones(words, words, dtype=torch.bool, device=mask.device).tril()

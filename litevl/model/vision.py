@@ -195,7 +195,7 @@ class VideoEncoder(nn.Module):
         projection at zero; a `branch` time embedding as random slow waves of the configured scale.
         """
         if self.config.time_embedding != "none":
-            waves = slow_waves(*self.time_embed.shape, generator)
+            waves = slow_waves(self.config.num_frames, self.config.vision_width, generator)
             self.time_embed.copy_(waves * self.config.time_embedding_scale)
         for block in self.blocks:
             assert isinstance(block, Block)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from litevl.engine.evaluate import (
 )
 from litevl.engine.precision import computing
 from litevl.model.tokenizer import Tokens
+from litevl.spec import EvaluateSpec
 
 CLOSE = TOLERANCE[torch.float32]
 NUM_CAPTIONS, NUM_CLIPS = 6, 5
@@ -215,9 +217,11 @@ def test_shuffled_frames_are_the_same_frames_in_an_order_from_the_generator(mode
 
 def test_evaluation_scores_first_captions_and_leaves_the_model_as_it_was(model, clips):
     model.train()
-    found = evaluate(
-        model, clips, "segment-middle", 99, "itm+itc", 2, "fp32", np.random.default_rng(0)
+    settings = SimpleNamespace(
+        frames=SimpleNamespace(eval_sampler="segment-middle"),
+        evaluate=EvaluateSpec(rerank_k=99, score="itm+itc", batch_size=2, precision="fp32"),
     )
+    found = evaluate(model, clips, settings, np.random.default_rng(0))
     assert model.training
     model.eval()
     with torch.no_grad():
@@ -246,9 +250,6 @@ def test_clips_without_twins_have_no_twin_scores(model, gallery, clips):
     assert own.shape == twin.shape == (0,)
 
 
-@pytest.mark.xfail(
-    reason="score_gallery multiplies the embeddings under autocast", raises=RuntimeError
-)
 def test_scores_are_not_rounded_in_bf16(model, gallery):
     with computing("bf16", torch.device("cpu")):
         found = score_gallery(model, *gallery, k=5, score="itm+itc", batch_size=2)

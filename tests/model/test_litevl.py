@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from litevl import LiteVLConfig, LiteVLForRetrieval
 from litevl.errors import ShapeError, WeightsError
-from litevl.model.litevl import TextFeatures, VideoFeatures, similarity
+from litevl.model.litevl import TextFeatures, VideoFeatures, similarities
 from litevl.model.weights import save_blip
 
 LENGTHS = [5, 9, 3]
@@ -68,7 +68,7 @@ def test_similarity_is_the_cosine_of_every_pair():
     columns = F.normalize(torch.randn(3, 8, generator=generator), dim=-1)
     for row in range(2):
         expected = F.cosine_similarity(rows[row][None], columns)
-        assert largest_difference(similarity(rows, columns)[row], expected) <= CLOSE
+        assert largest_difference(similarities(rows, columns)[row], expected) <= CLOSE
 
 
 # Padding and batching
@@ -179,7 +179,7 @@ def test_scores_stay_in_full_precision_under_autocast():
     model = used_model()
     with torch.autocast("cpu", torch.bfloat16):
         video, text = features(model)
-        cosines, logits = similarity(text.embedding, video.embedding), model.match(video, text)
+        cosines, logits = similarities(text.embedding, video.embedding), model.match(video, text)
     for scores in (cosines, logits):
         assert scores.dtype == torch.float32
         assert not torch.equal(scores, scores.bfloat16().float())  # not rounded on the way either
