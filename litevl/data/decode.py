@@ -102,7 +102,7 @@ class _Worker:
         self.process = context.Process(
             target=_serve, args=(theirs, self.size_px, self.decoder), daemon=True
         )
-        with _interrupts_held_back():
+        with interrupts_held_back():
             self.process.start()
         theirs.close()  # so that the pipe ends when the process does
         self.job: DecodeJob | None = None  # starting
@@ -162,7 +162,7 @@ def _ready_or_overdue(workers: list[_Worker]) -> list[_Worker]:
 
 
 @contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[None]:
+def interrupts_held_back() -> Iterator[None]:
     """Keep Ctrl-C from the processes started inside: the parent ends them, without tracebacks."""
     if sys.platform == "win32":
         yield

@@ -352,7 +352,6 @@ def _write_scene(job: tuple[Path, Scene, World]) -> None:
 
 
 def _write_annotations(root: Path, clips: list[MiniClip], world: World) -> None:
-    seconds = world.num_frames / world.frames_per_second
     sentence_id = 0
     for name, splits in (("train_val", ("train", "validate")), ("test", ("test",))):
         videos, sentences = [], []
@@ -365,7 +364,7 @@ def _write_annotations(root: Path, clips: list[MiniClip], world: World) -> None:
                     "url": clip.source,
                     "video_id": clip.id,
                     "start time": 0.0,
-                    "end time": seconds,
+                    "end time": world.num_frames / world.frames_per_second,
                     "split": clip.split,
                     "id": number,
                 }
