@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -69,6 +70,8 @@ def execute_plan(
     failed = 0
     for number, run in enumerate(left, start=1):
         print(f"  run {number} of {len(left)}: {run.id}", flush=True)
+        if rerun:
+            shutil.rmtree(output / "runs" / run.id, ignore_errors=True)
         key = repr((run.resolved.data, run.resolved.frames))
         if key not in prepared:
             prepared[key] = prepare(run.resolved, subset, allow_missing)
@@ -183,6 +186,8 @@ def execute(run: PlannedRun, data: Prepared, profile_reason: str, output: Path) 
     measured["timings_seconds"]["data"] = data.seconds
     measured["timings_seconds"]["total"] = time.perf_counter() - clock + data.seconds
     write_record(folder, record | measured | {"status": "complete"}, arrays, strips)
+    for checkpoint in (output / "runs" / run.id).glob("*.pt"):
+        checkpoint.unlink()  # the trained model stays, in `model/`
     return True
 
 
@@ -206,6 +211,7 @@ def train_and_score(
         output / "runs" / run.id,
         f"{settings.variant}, seed {run.seed}",
     )
+    model.save_pretrained(output / "runs" / run.id / "model")
     trained = time.perf_counter()
     scored = measure.score_run(model, settings, data.clips, run.seed)
     finished = time.perf_counter()
