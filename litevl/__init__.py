@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from litevl.model.config import LiteVLConfig
     from litevl.model.litevl import LiteVLForRetrieval
+    from litevl.model.question_answering import LiteVLForQuestionAnswering
 
-__all__ = ["LiteVLConfig", "LiteVLForRetrieval", "__version__"]
+__all__ = ["LiteVLConfig", "LiteVLForQuestionAnswering", "LiteVLForRetrieval", "__version__"]
 __version__ = "0.1.0"  # pyproject.toml says the same; a test compares them
 
 
@@ -20,6 +21,10 @@ def __getattr__(name: str) -> object:
         from litevl.model.litevl import LiteVLForRetrieval
 
         return LiteVLForRetrieval
+    if name == "LiteVLForQuestionAnswering":
+        from litevl.model.question_answering import LiteVLForQuestionAnswering
+
+        return LiteVLForQuestionAnswering
     raise AttributeError(f"module 'litevl' has no attribute '{name}'")
 
 

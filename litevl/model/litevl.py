@@ -5,9 +5,10 @@ Legend: B clips or texts, T frames, N patches, W words, D vision width, Dt text 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -87,6 +88,8 @@ class LiteVLForRetrieval(
     tags=["video-text-retrieval", "arxiv:2210.11929"],
 ):
     """Ranks clips for a text by embeddings, and scores single pairs by a cross-encoder."""
+
+    DROPPED_BY_DESIGN: ClassVar[re.Pattern[str]] = re.compile(r"text_decoder\.")
 
     def __init__(self, config: LiteVLConfig) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,14 +21,24 @@ from torch import Tensor
 from litevl.errors import WeightsError
 from litevl.model.config import LiteVLConfig
 
+if TYPE_CHECKING:
+    from litevl.model.litevl import LiteVLForRetrieval
+    from litevl.model.question_answering import LiteVLForQuestionAnswering
+
 MINI_BLIP = Path(__file__).parents[1] / "assets" / "mini-blip" / "model.safetensors"
 NEW_BY_DESIGN = re.compile(
     r"visual_encoder\.(time_embed$|blocks\.\d+\.(temporal_norm|temporal_attn|temporal_scale)\.)"
 )
-DROPPED_BY_DESIGN = re.compile(
-    r"(text_decoder\.|.*_m\.|(image|text|idx|ptr)_queue$|queue_ptr$|ptr_queue$"
-    r"|.*\.position_ids$)"
+DROPPED_BY_DESIGN = re.compile(  # by every model; each class has a pattern of its own besides
+    r"(.*_m\.|(image|text|idx|ptr)_queue$|queue_ptr$|ptr_queue$|.*\.position_ids$)"
 )
+# BLIP's checkpoints hold these twice; the model has the second name only.
+TIED = {
+    "text_decoder.cls.predictions.decoder.weight": (
+        "text_decoder.bert.embeddings.word_embeddings.weight"
+    ),
+    "text_decoder.cls.predictions.decoder.bias": "text_decoder.cls.predictions.bias",
+}
 SIZES = (
     "image_size_px",
     "patch_size_px",
@@ -44,7 +54,7 @@ SIZES = (
     "embed_width",
     "dropout",
 )
-Model = TypeVar("Model", bound=torch.nn.Module)
+Model = TypeVar("Model", bound="LiteVLForRetrieval | LiteVLForQuestionAnswering")
 
 
 @dataclass(frozen=True)
@@ -77,9 +87,9 @@ def load_blip(
     model = model_class(LiteVLConfig(**{**sizes, **overrides}))
     wanted = model.state_dict()
     new = tuple(sorted(key for key in wanted if key not in state and NEW_BY_DESIGN.match(key)))
-    dropped = tuple(
-        sorted(key for key in state if key not in wanted and DROPPED_BY_DESIGN.match(key))
-    )
+    by_design = re.compile(f"{DROPPED_BY_DESIGN.pattern}|{model_class.DROPPED_BY_DESIGN.pattern}")
+    dropped = tuple(sorted(key for key in state if key not in wanted and by_design.match(key)))
+    loaded = {key: tensor.float() for key, tensor in state.items() if key in wanted}
     problems = [f"{key}: not in the checkpoint" for key in sorted(set(wanted) - set(state))]
     problems = [line for line in problems if line.split(":")[0] not in new]
     problems += [
@@ -90,13 +100,17 @@ def load_blip(
         for key in sorted(set(state) & set(wanted))
         if state[key].shape != wanted[key].shape
     ]
+    problems += [
+        f"{key}: differs from {TIED[key]}, and the model has one place for both"
+        for key in dropped
+        if TIED.get(key) in loaded and not torch.equal(state[key].float(), loaded[TIED[key]])
+    ]
     if problems:
         listed = "\n  ".join(problems[:20])
         raise WeightsError(f"{path}: {len(problems)} key(s) do not fit\n  {listed}")
-    loaded = {key: tensor.float() for key, tensor in state.items() if key in wanted}
     model.load_state_dict(loaded, strict=False)  # every difference is accounted for above
     generator = generator or torch.Generator().manual_seed(0)
-    model.visual_encoder.start_from_image_encoder(generator)  # type: ignore[operator, union-attr]
+    model.visual_encoder.start_from_image_encoder(generator)
     return model, WeightsReport(str(source), _sha256(path), len(loaded), new, dropped)
 
 

@@ -1,0 +1,351 @@
+"""LiteVL for video question answering: BLIP's question encoder and answer decoder on clips.
+
+Legend: B questions with a clip each, T frames, N patches, W words, A answers, G listed answers,
+K answers ranked, P pairs of question and answer, D vision width, Dt text width, V vocabulary.
+
+The question's own CLS weights the clip's tokens (text-dependent pooling), the question is then
+encoded again, grounded in them, and the decoder reads the answer from the grounded words. Padding
+is masked everywhere, also where the decoder looks at the question; transformers' BLIP (4.54 to
+5.23) looks at the padding too. Sources: BLIP's VQA objective and ranking, see DESIGN section 2.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from litevl.errors import DataError, RunError, ShapeError, SpecError, WeightsError
+from litevl.model.config import LiteVLConfig
+from litevl.model.pooling import (
+    frame_and_patch_features,
+    pooled_tokens,
+    text_weights,
+    weighs_frames,
+    weighs_patches,
+)
+from litevl.model.shapes import expect
+from litevl.model.text import TextDecoder, TextEncoder
+from litevl.model.tokenizer import Tokenizer, Tokens
+from litevl.model.vision import VideoEncoder
+
+LABEL_SMOOTHING = 0.1  # BLIP's, in training
+IGNORED = -100  # the label of padding
+
+
+@dataclass(frozen=True)
+class AnswerRanking:
+    """The best of the listed answers for each question, best first."""
+
+    indices: Tensor  # (B, K), places in the answer list
+    scores: Tensor  # (B, K), log-likelihoods unless ranked with label smoothing
+
+
+@dataclass(frozen=True)
+class QuestionFeatures:
+    """Questions that have seen their clips: what the decoder attends to."""
+
+    words: Tensor  # (B, W, Dt)
+    attention_mask: Tensor  # (B, W)
+
+    def select(self, index: Tensor) -> QuestionFeatures:
+        """The questions at the given indices, in that order."""
+        return QuestionFeatures(self.words[index], self.attention_mask[index])
+
+
+def answer_tokens(answers: list[str], tokenizer: Tokenizer, max_tokens: int) -> Tokens:
+    """A declared answer list as ids (G, W), fit for ranking.
+
+    max_tokens counts the two special tokens. Raises DataError that names answers which are empty,
+    too long, the same to the tokenizer, or hold what its vocabulary cannot express: of two equal
+    answers one can never be right, and [UNK] would stand for any word.
+    """
+    tokens = tokenizer(answers, max_tokens)
+    unknown_id = tokenizer.bert.unk_token_id
+    first: dict[tuple[int, ...], str] = {}
+    problems = []
+    for answer, row, mask in zip(
+        answers, tokens.input_ids.tolist(), tokens.attention_mask.tolist(), strict=True
+    ):
+        ids = tuple(row[: sum(mask)])
+        if unknown_id in ids:
+            problems.append(f"{answer!r}: has a word outside the vocabulary")
+        elif ids in first:
+            problems.append(f"{answer!r}: the same as {first[ids]!r}, which comes earlier")
+        first.setdefault(ids, answer)
+    if problems:
+        raise DataError(
+            f"answer list: {len(problems)} of {len(answers)} answers cannot be ranked\n  "
+            + "\n  ".join(problems[:20])
+            + "\n  Correct the list; each answer must be one of its own to the tokenizer."
+        )
+    return tokens
+
+
+class LiteVLForQuestionAnswering(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="litevl",
+    license="apache-2.0",
+    tags=["video-question-answering", "arxiv:2210.11929"],
+):
+    """Answers questions about clips, by ranking a declared list of answers."""
+
+    # The projections have a place where pooling_space is "projected".
+    DROPPED_BY_DESIGN: ClassVar[re.Pattern[str]] = re.compile(
+        r"((itm_head|vision_proj|text_proj)\.|temp$"
+        r"|text_decoder\.cls\.predictions\.decoder\.(weight|bias)$)"
+    )
+
+    def __init__(self, config: LiteVLConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.visual_encoder = VideoEncoder(config)
+        self.text_encoder = TextEncoder(config)
+        self.text_decoder = TextDecoder(config)
+        if config.pooling_space == "projected":
+            self.vision_proj = nn.Linear(config.vision_width, config.embed_width)
+            self.text_proj = nn.Linear(config.text_width, config.embed_width)
+
+    @classmethod
+    def from_blip(cls, source: str | Path, **overrides: Any) -> Self:
+        """A model that starts from BLIP's weights.
+
+        source: "mini-blip", or a checkpoint file in BLIP's own key layout that has the decoder.
+        overrides: fields of LiteVLConfig. Raises WeightsError that lists every key without a
+        place, or the options that are unknown.
+        """
+        from litevl.model.weights import load_blip
+
+        return load_blip(cls, source, **overrides)[0]
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        config: LiteVLConfig | dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Self:
+        """The mixin's hook behind `from_pretrained`, as strict as LiteVLForRetrieval's.
+
+        Raises WeightsError for unknown fields of config.json and for tensors that the file lacks.
+        """
+        if config is None:
+            raise WeightsError(f"{model_id}: no config.json; is it what save_pretrained wrote?")
+        if isinstance(config, dict):
+            unknown = sorted(set(config) - {field.name for field in fields(LiteVLConfig)})
+            if unknown:
+                raise WeightsError(f"{model_id}: config.json has unknown {', '.join(unknown)}")
+            config = LiteVLConfig(**config)
+        options.setdefault("strict", True)
+        try:
+            model: Self = super()._from_pretrained(model_id=model_id, config=config, **options)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise WeightsError(f"{model_id}: the weights cannot be loaded ({error})") from None
+        return model
+
+    def loss(
+        self,
+        frames: Tensor,
+        questions: Tokens,
+        answers: Tokens,
+        question_of_answer: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        """BLIP's training loss (): weighted sum over answers of their loss, divided by B.
+
+        An answer's loss is the sum over its tokens of the cross entropy with label smoothing 0.1.
+        frames: (B, T, 3, H, W), normalised as BLIP does. questions: (B, W), starting with [CLS].
+        answers: (A, W), starting with [CLS] or [DEC], ending with [SEP]. question_of_answer: (A,)
+        from 0 to B - 1; None where answer i is question i's. weights: (A,), None for ones.
+        Raises ShapeError.
+        """
+        features = self.encode(frames, questions)
+        if question_of_answer is not None:
+            index, most = question_of_answer, len(frames) - 1
+            expect("question_of_answer", index, "A", A=len(answers.input_ids))
+            if ((index < 0) | (index > most)).any():
+                raise ShapeError(
+                    f"question_of_answer should be from 0 to {most} for frames of shape "
+                    f"{tuple(frames.shape)}, got {int(index.min())} to {int(index.max())}"
+                )
+            asked = features.select(index)
+        else:
+            asked = features
+        per_answer = self.answer_losses(asked, answers, LABEL_SMOOTHING)  # (A,)
+        if weights is not None:
+            expect("weights", weights, "A", A=len(per_answer))
+            per_answer = per_answer * weights
+        return per_answer.sum() / len(frames)
+
+    @torch.no_grad()
+    def rank_answers(
+        self,
+        frames: Tensor,
+        questions: Tokens,
+        answer_list: Tokens,
+        k: int,
+        label_smoothing: float = 0.0,
+        pairs_at_once: int = 256,
+    ) -> AnswerRanking:
+        """The k listed answers whose first token is likeliest, ranked by their log-likelihood.
+
+        frames: (B, T, 3, H, W). questions: (B, W). answer_list: (G, W), see `answer_tokens`.
+        k: 1 to G; with k = G every answer is scored in full and the ranking is exact. Ties go to
+        the answer that comes earlier in the list, in the pre-selection as well: answers with one
+        first token cannot be told apart there. label_smoothing: 0 ranks by the sum over tokens of
+        log p; BLIP's own code keeps the 0.1 of training here, which adds the mean log p over the
+        vocabulary to each token. pairs_at_once bounds the memory and changes nothing. Call
+        `eval()` first: dropout would apply. Raises ShapeError, SpecError for k, and RunError
+        where a score is not finite.
+        """
+        num_answers = expect("answer_list.input_ids", answer_list.input_ids, "G W")["G"]
+        if not 1 <= k <= num_answers:
+            raise SpecError(f"k: expected 1 to {num_answers}, the answers listed, got {k}")
+        if pairs_at_once < 1:
+            raise SpecError(f"pairs_at_once: expected a whole number from 1, got {pairs_at_once}")
+        features = self.encode(frames, questions)
+        candidates = self.preselected(features, answer_list, k)  # (B, K)
+        question = torch.arange(len(candidates), device=candidates.device).repeat_interleave(k)
+        answer = candidates.flatten()  # (P,)
+        parts = []
+        for start in range(0, len(answer), pairs_at_once):
+            some = slice(start, start + pairs_at_once)
+            asked, answered = features.select(question[some]), answer_list.select(answer[some])
+            parts.append(-self.answer_losses(asked, answered, label_smoothing))
+        scores = torch.cat(parts).view(candidates.shape)  # (B, K)
+        if not scores.isfinite().all():
+            raise RunError("answer scores hold NaN or infinity; a NaN would rank first")
+        scores, order = scores.sort(dim=1, descending=True, stable=True)
+        return AnswerRanking(candidates.gather(1, order), scores)
+
+    @torch.no_grad()
+    def generate(
+        self, frames: Tensor, questions: Tokens, end_id: int, max_tokens: int = 10
+    ) -> Tokens:
+        """Free answers (B, W), W <= max_tokens, the likeliest token each time; for demonstrations.
+
+        Scores come from `rank_answers` and never from here. frames: (B, T, 3, H, W). questions:
+        (B, W). end_id: of [SEP]. Answers start with [DEC] and end with [SEP] unless cut off;
+        the rest is padded with 0. Call `eval()` first. Raises ShapeError.
+        """
+        features = self.encode(frames, questions)
+        input_ids = self.starts(features)  # (B, 1)
+        mask = torch.ones_like(input_ids)
+        for _ in range(max_tokens - 1):
+            goes_on = (input_ids[:, -1:] != end_id) & (mask[:, -1:] == 1)  # (B, 1)
+            if not goes_on.any():
+                break
+            logits = self.next_words(features, Tokens(input_ids, mask))[:, -1:]  # (B, 1, V)
+            input_ids = torch.cat([input_ids, logits.argmax(dim=-1) * goes_on], dim=1)
+            mask = torch.cat([mask, goes_on.long()], dim=1)
+        return Tokens(input_ids, mask)
+
+    def encode(self, frames: Tensor, questions: Tokens) -> QuestionFeatures:
+        """Questions grounded in their clips.
+
+        frames: (B, T, 3, H, W). questions: (B, W), starting with [CLS]. Raises ShapeError.
+        """
+        num_clips = expect("frames", frames, "B T 3 H W")["B"]
+        expect("questions.input_ids", questions.input_ids, "B W", B=num_clips)
+        video = self.visual_encoder(frames)  # (B, T, 1 + N, D)
+        alone = self.text_encoder(questions.input_ids, questions.attention_mask)  # (B, W, Dt)
+        source = self.condition(video, alone[:, 0])
+        input_ids = questions.input_ids.clone()
+        input_ids[:, 0] = self.encode_token_id  # BLIP grounds [ENC] ...; [CLS] is text alone
+        words = self.text_encoder(input_ids, questions.attention_mask, source)
+        return QuestionFeatures(words, questions.attention_mask)
+
+    def condition(self, video: Tensor, query: Tensor) -> Tensor:
+        """The clips' tokens as the questions see them: (B, 1 + T + N, D); `concat` keeps all.
+
+        video: (B, T, 1 + N, D), CLS first. query: (B, Dt), the questions' own CLS. The weights
+        are those of LiteVLForRetrieval.
+        """
+        pooling, temperature = self.config.pooling, self.config.pooling_temperature
+        frames, patches = frame_and_patch_features(video)
+        if self.config.pooling_space == "projected":
+            frames, patches = self.vision_proj(frames), self.vision_proj(patches)
+            query = self.text_proj(query)
+        return pooled_tokens(
+            video,
+            text_weights(frames, query, temperature) if weighs_frames(pooling) else None,
+            text_weights(patches, query, temperature) if weighs_patches(pooling) else None,
+            pooling,
+        )
+
+    def answer_losses(
+        self, questions: QuestionFeatures, answers: Tokens, label_smoothing: float
+    ) -> Tensor:
+        """Cross entropy of each answer, summed over its tokens (P,); unsmoothed it is -log p.
+
+        questions: (P, W, Dt), one for each answer. answers: (P, W). Raises ShapeError.
+        """
+        sizes = expect("answers.input_ids", answers.input_ids, "P W", P=len(questions.words))
+        expect("answers.attention_mask", answers.attention_mask, "P W", **sizes)
+        if sizes["W"] < 2:
+            raise ShapeError(
+                "answers.input_ids should be (P W) with W >= 2, a start and an end, got "
+                f"{tuple(answers.input_ids.shape)}"
+            )
+        before = torch.cat([self.starts(questions), answers.input_ids[:, 1:-1]], dim=1)
+        logits = self.next_words(questions, Tokens(before, answers.attention_mask[:, :-1]))
+        is_padding = answers.attention_mask[:, 1:] == 0
+        wanted = answers.input_ids[:, 1:].masked_fill(is_padding, IGNORED)  # (P, W - 1)
+        per_token = F.cross_entropy(
+            logits.transpose(1, 2),  # (P, V, W - 1)
+            wanted,
+            ignore_index=IGNORED,
+            reduction="none",
+            label_smoothing=label_smoothing,
+        )
+        return per_token.sum(dim=1)
+
+    def preselected(self, questions: QuestionFeatures, answer_list: Tokens, k: int) -> Tensor:
+        """The k answers (B, K) whose first token is likeliest, as they stand in the list."""
+        start = self.starts(questions)
+        logits = self.next_words(questions, Tokens(start, torch.ones_like(start)))[:, 0]  # (B, V)
+        first_token = logits[:, answer_list.input_ids[:, 1]]  # (B, G)
+        order = first_token.sort(dim=1, descending=True, stable=True).indices
+        return order[:, :k].sort(dim=1).values
+
+    def next_words(self, questions: QuestionFeatures, answers: Tokens) -> Tensor:
+        """Logits of the word after each (B, W, V), in float32 also under autocast.
+
+        What TextDecoder.forward does, with its head in full precision: bf16 logits between 8 and
+        16 lie 1/16 apart, and answers would tie.
+        """
+        head, words = self.text_decoder.cls.predictions, self.text_decoder.bert.embeddings
+        x = self.text_decoder.bert(
+            answers.input_ids,
+            answers.attention_mask,
+            questions.words,
+            questions.attention_mask,
+            is_causal=True,
+        )
+        weight = words.word_embeddings.weight
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(head.transform(x.to(weight.dtype)), weight, head.bias).float()
+
+    def starts(self, questions: QuestionFeatures) -> Tensor:
+        """[DEC] for each question: (B, 1)."""
+        mask = questions.attention_mask
+        return torch.full((len(mask), 1), self.decode_token_id, device=mask.device)
+
+    @property
+    def decode_token_id(self) -> int:
+        """Id of [DEC]; BLIP appends [DEC] and [ENC] to BERT's vocabulary, in that order."""
+        return self.config.vocab_size - 2
+
+    @property
+    def encode_token_id(self) -> int:
+        """Id of [ENC]."""
+        return self.config.vocab_size - 1
