@@ -279,13 +279,13 @@ def main() -> None:
     words = folder / "vocab.txt"
     words.write_text("\n".join(vocabulary()) + "\n", encoding="utf-8")
     recipe = Recipe(epochs=arguments.epochs, num_stills=arguments.stills)
-    started = time.perf_counter()
+    started, code = time.perf_counter(), code_state(Path(__file__).parents[2])
     model, figures = pretrain(recipe, words, num_workers=2)
     path = folder / MINI_BLIP.name
     sha256 = save_blip(path, blip_layout(model), model.retrieval.config)
     record = {
         "recipe": asdict(recipe),
-        "code": code_state(Path(__file__).parents[2]),
+        "code": code,
         "packages": package_versions(),
         "minutes": round((time.perf_counter() - started) / 60, 1),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
