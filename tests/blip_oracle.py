@@ -9,7 +9,8 @@ import re
 import torch
 from tiny import ENC
 from torch.nn.functional import normalize
-from transformers import BlipConfig, BlipForImageTextRetrieval
+from transformers import BlipConfig, BlipForImageTextRetrieval, BlipTextConfig
+from transformers.models.blip.modeling_blip_text import BlipTextLMHeadModel
 
 VISION_NAMES = (
     (r"^visual_encoder\.cls_token", "vision_model.embeddings.class_embedding"),
@@ -21,6 +22,30 @@ VISION_NAMES = (
     (r"\.attn\.proj", ".self_attn.projection"),
     (r"\.norm([12])\.", r".layer_norm\1."),
 )
+
+
+def text_sizes(config):
+    """Our sizes of the text side under transformers' names."""
+    return {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.text_width,
+        "encoder_hidden_size": config.vision_width,
+        "intermediate_size": config.text_mlp_width,
+        "num_hidden_layers": config.text_depth,
+        "num_attention_heads": config.text_heads,
+        "max_position_embeddings": config.max_positions,
+        "layer_norm_eps": 1e-12,
+    }
+
+
+def decoder_oracle(decoder, config):
+    """BlipTextLMHeadModel with the weights of a TextDecoder."""
+    blip = BlipTextLMHeadModel(BlipTextConfig(**text_sizes(config), is_decoder=True))
+    state = dict(decoder.state_dict())
+    words, bias = state["bert.embeddings.word_embeddings.weight"], state["cls.predictions.bias"]
+    state |= {"cls.predictions.decoder.weight": words, "cls.predictions.decoder.bias": bias}
+    blip.load_state_dict(state)
+    return blip.eval()
 
 
 def oracle(model):
@@ -37,16 +62,7 @@ def oracle(model):
                 "patch_size": config.patch_size_px,
                 "layer_norm_eps": 1e-6,
             },
-            text_config={
-                "vocab_size": config.vocab_size,
-                "hidden_size": config.text_width,
-                "encoder_hidden_size": config.vision_width,
-                "intermediate_size": config.text_mlp_width,
-                "num_hidden_layers": config.text_depth,
-                "num_attention_heads": config.text_heads,
-                "max_position_embeddings": config.max_positions,
-                "layer_norm_eps": 1e-12,
-            },
+            text_config=text_sizes(config),
             image_text_hidden_size=config.embed_width,
         )
     )

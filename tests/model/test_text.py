@@ -1,5 +1,6 @@
 """The text encoder and its causal twin."""
 
+import blip_oracle
 import pytest
 import torch
 from tiny import (
@@ -50,6 +51,16 @@ def test_decoder_sees_no_word_that_comes_later():
     assert before.shape == (1, 6, 40)
     assert torch.equal(before[:, :3], after[:, :3])
     assert (before[:, 3:] - after[:, 3:]).abs().amax(dim=-1).min() > CLOSE
+
+
+@torch.no_grad()
+def test_decoder_equals_blips():
+    decoder, source = text_model(TextDecoder), random_source(2)
+    blip = blip_oracle.decoder_oracle(decoder, tiny_config())
+    input_ids, mask = random_captions([6, 6])
+    input_ids[:, 0] = DEC
+    expected = blip(input_ids, mask, encoder_hidden_states=source).logits
+    assert largest_difference(decoder(input_ids, mask, source), expected) <= CLOSE
 
 
 @torch.no_grad()

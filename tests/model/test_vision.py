@@ -15,7 +15,7 @@ from tiny import (
 from torch.nn import functional as F
 
 from litevl.errors import ShapeError
-from litevl.model.vision import Block, PatchEmbed, TemporalScale, VideoEncoder
+from litevl.model.vision import Block, PatchEmbed, TemporalScale, VideoEncoder, slow_waves
 
 CLOSE = TOLERANCE[torch.float32]
 LEARNED = ("dynamic", "layer", "input")
@@ -109,15 +109,30 @@ def test_temporal_weights_are_copies_and_not_the_spatial_ones_themselves():
     assert not torch.equal(block.temporal_attn.qkv.weight, block.attn.qkv.weight)
 
 
-def test_branch_time_embedding_is_drawn_with_its_scale_and_from_the_generator():
-    encoder = VideoEncoder(tiny_config(**BRANCH, num_frames=512))
+def test_branch_time_embedding_is_slow_waves_of_its_scale_drawn_from_the_generator():
+    encoder = VideoEncoder(tiny_config(**BRANCH))
     drawn = []
     for seed in (1, 1, 2):
         encoder.start_from_image_encoder(torch.Generator().manual_seed(seed))
         drawn.append(encoder.time_embed.detach().clone())
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
-    assert drawn[0].std().item() == pytest.approx(0.5, rel=0.03)
+    assert torch.equal(drawn[2], 0.5 * slow_waves(4, 24, torch.Generator().manual_seed(2)))
+
+
+@pytest.mark.parametrize("num_frames", [3, 8, 32])
+def test_slow_waves_have_size_one_and_take_at_least_two_clips_for_a_period(num_frames):
+    waves = slow_waves(num_frames, 4096, torch.Generator().manual_seed(0))
+    assert waves.shape == (num_frames, 4096)
+    assert waves.square().mean().sqrt().item() == pytest.approx(1, abs=0.03)
+    assert waves.diff(dim=0).abs().max() <= 2**0.5 * torch.pi / num_frames
+    turns = (waves.diff(dim=0).sign().diff(dim=0) != 0).sum(dim=0)
+    assert turns.max() == 1
+    distances = torch.cdist(waves, waves) / 4096**0.5
+    order = torch.arange(num_frames, dtype=torch.float32)
+    apart = (order[:, None] - order).abs()
+    for far in range(2, num_frames):  # the further apart in time, the further apart
+        assert distances[apart == far].min() > distances[apart == far - 1].max()
 
 
 def test_stream_time_embedding_starts_at_zero():
