@@ -27,12 +27,12 @@ from tqdm import tqdm
 
 from litevl.data.decode import interrupts_held_back
 from litevl.data.drawing import COLOURS, SHAPES, Pixels, State, Thing, draw_frames, write_clip
-from litevl.errors import DataError
+from litevl.errors import DataError, RunError
 
 if TYPE_CHECKING:
     from litevl.spec import World
 
-WORLD_VERSION = 1  # raised whenever the same settings would give other clips
+WORLD_VERSION = 2  # raised whenever the same settings would give other clips
 MARKER = "world.json"  # the settings a world was made with; written last
 REVERSED = {
     "left": "right",
@@ -265,21 +265,16 @@ def plan_world(world: World) -> list[MiniClip]:
 
     Raises DataError where it asks for more scenes than there are.
     """
-    wanted = world.train_scenes + world.validation_scenes + world.test_scenes
-    if wanted > (possible := num_different_scenes()):
+    counts = (world.train_scenes, world.validation_scenes, world.test_scenes)
+    if sum(counts) > (possible := num_different_scenes()):
         raise DataError(
-            f"the mini world has {possible} different scenes, the spec asks for {wanted}\n"
+            f"the mini world has {possible} different scenes, the spec asks for {sum(counts)}\n"
             "  Lower train_scenes, validation_scenes or test_scenes in profile.mini.data.world."
         )
     rng = np.random.default_rng(world.seed)
     taken: set[object] = set()
     clips: list[MiniClip] = []
-    counts = {
-        "train": world.train_scenes,
-        "validate": world.validation_scenes,
-        "test": world.test_scenes,
-    }
-    for split, count in counts.items():
+    for split, count in zip(("train", "validate", "test"), counts, strict=True):
         for scene in draw_scenes(count, rng, taken):
             several = _caption_choices(world.captions_per_clip, rng)
             choices = several if split == "train" else [(scene.template, scene.wording)]
@@ -299,7 +294,8 @@ def _caption_choices(count: int, rng: np.random.Generator) -> list[tuple[int, in
 def ensure_world(root: Path, world: World, num_workers: int, progress: bool = True) -> None:
     """Make the world under `root` unless it is there already; one of other settings is replaced.
 
-    Raises DataError where the folder holds something else. It appears under its name when whole.
+    Raises DataError where the folder holds something else, RunError where it cannot be written. The
+    world appears under its name when whole.
     """
     wanted = {"version": WORLD_VERSION, **world.model_dump()}
     found = _read_marker(root)
@@ -317,6 +313,10 @@ def ensure_world(root: Path, world: World, num_workers: int, progress: bool = Tr
         if _read_marker(root) != wanted:  # nobody else was faster
             shutil.rmtree(root, ignore_errors=True)
             partial.rename(root)
+    except OSError as error:
+        way_out = "Free some space, or set profile.mini.data.root to another folder."
+        reason = f"the mini world cannot be written: {error.strerror}"
+        raise RunError(f"{root}: {reason}\n  {way_out}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

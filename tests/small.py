@@ -1,0 +1,116 @@
+"""A reproduction small enough for tests: the shipped spec with a tiny world and tiny weights."""
+
+import tomllib
+from pathlib import Path
+
+import torch
+from tiny import WITHOUT_TEMPORAL, fill
+
+from litevl.data.stills import vocabulary
+from litevl.model.config import LiteVLConfig
+from litevl.model.litevl import LiteVLForRetrieval
+from litevl.model.tokenizer import Tokenizer
+from litevl.model.weights import save_blip
+from litevl.spec import World
+
+MSRVTT = Path(__file__).parents[1] / "reproductions" / "msrvtt.toml"
+SIZES = {
+    "image_size_px": 32,
+    "patch_size_px": 16,
+    "vision_width": 16,
+    "vision_depth": 1,
+    "vision_heads": 2,
+    "text_width": 16,
+    "text_depth": 1,
+    "text_heads": 2,
+    "text_mlp_width": 32,
+    "max_positions": 32,
+    "embed_width": 8,
+    "dropout": 0.1,
+    "num_frames": 1,
+    **WITHOUT_TEMPORAL,
+}
+SCENES = {"train": 8, "validation": 2, "test": 4}
+
+
+def small_world(**changes) -> World:
+    """The world's settings: 8 scenes to train on, 2 to validate, 4 to test, of 12 frames."""
+    settings = {
+        "seed": 1,
+        **{f"{split}_scenes": count for split, count in SCENES.items()},
+        "captions_per_clip": 3,
+        "num_frames": 12,
+        "frames_per_second": 8,
+        "size_px": 32,
+    }
+    return World.model_validate(settings | changes)
+
+
+def write_weights(folder: Path, seed: int = 0) -> Path:
+    """Write random weights in BLIP's layout and the mini world's vocabulary; returns their path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    words = folder / "vocab.txt"
+    words.write_text("\n".join(vocabulary()) + "\n", encoding="utf-8")
+    size = len(Tokenizer.from_vocabulary(words))
+    model = LiteVLForRetrieval(LiteVLConfig(**SIZES, vocab_size=size))
+    fill(model, seed)
+    with torch.no_grad():
+        model.temp.fill_(0.07)
+    save_blip(folder / "model.safetensors", model.state_dict(), model.config)
+    return folder / "model.safetensors"
+
+
+def small_settings(root: Path, weights: Path, world: World | None = None) -> dict:
+    """The shipped spec as nested tables, with the mini profile made small. May be changed."""
+    spec = tomllib.loads(MSRVTT.read_text(encoding="utf-8"))
+    world = world or small_world()
+    mini = spec["profile"]["mini"]
+    mini["data"] |= {
+        "root": str(root),
+        "expected": {f"{split}_clips": 2 * getattr(world, f"{split}_scenes") for split in SCENES},
+        "world": world.model_dump(),
+    }
+    mini["frames"] |= {"size_px": 32, "num_frames": 4}
+    mini["model"] |= {"weights": str(weights)}
+    mini["train"] |= {
+        "epochs": 2,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+        "temporal_learning_rate": 2e-3,
+        "precision": "fp32",
+        "momentum_encoder": False,
+        "group_by_source": True,
+        "seeds": [0],
+    }
+    mini["evaluate"] |= {"rerank_k": 4, "batch_size": 4}
+    return spec
+
+
+def write_spec(path: Path, spec: dict) -> Path:
+    """Write nested tables as TOML; returns the path."""
+    path.write_text("\n".join(_lines(spec, ())) + "\n", encoding="utf-8")
+    return path
+
+
+def _lines(table: dict, above: tuple[str, ...]) -> list[str]:
+    """Every value under its dotted key; arrays and tables inside arrays are written inline."""
+    lines = []
+    for key, value in table.items():
+        keys = (*above, _value(key))
+        if isinstance(value, dict) and value:
+            lines += _lines(value, keys)
+        else:
+            lines.append(f"{'.'.join(keys)} = {_value(value)}")
+    return lines
+
+
+def _value(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_value(key)} = {_value(v)}" for key, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return repr(value)
