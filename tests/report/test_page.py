@@ -27,6 +27,7 @@ from litevl.errors import DataError, RunError
 from litevl.record import read_arrays, read_record, write_plan, write_record
 from litevl.report import render_report
 from litevl.report.page import breakable, markdown
+from litevl.report.tables import COLUMNS
 
 HOSTILE = '<script>alert("x")</script> | $100 & 50% _a_ [b](http://c.d) \\ {e} ~ ^ #'
 
@@ -177,7 +178,7 @@ def test_number_without_an_interval_is_not_shown(tmp_path: Path) -> None:
     change_arrays(folder, run_id("full", 0), clusters=np.zeros(60, int))
     report = render_report(folder.parent, tmp_path)
     assert all(row["value"] == "" for row in read_csv(report, "main"))
-    assert section(report, "main").count("no interval") == 9
+    assert section(report, "main").count("no interval") == len(COLUMNS)
 
 
 def test_failed_missing_and_damaged_runs_are_listed_with_the_reason(tmp_path: Path) -> None:
@@ -195,7 +196,7 @@ def test_failed_missing_and_damaged_runs_are_listed_with_the_reason(tmp_path: Pa
     assert "not run" in runs
     assert "concat-pooling-s0-0123abcd.json: damaged" in runs
     assert str(tmp_path) not in report.read_text()
-    assert section(report, "main").count("not run") == 3 * 9
+    assert section(report, "main").count("not run") == 3 * len(COLUMNS)
     assert "2 complete, 1 failed, 1 not run, 1 damaged" in report.read_text()
 
 
