@@ -25,7 +25,7 @@ from litevl.data.dataset import DataReport, FrameStore, check_clips
 from litevl.data.mini import ensure_world, read_twins
 from litevl.engine.clips import ClipSet
 from litevl.engine.train import History, train
-from litevl.errors import LiteVLError, SpecError
+from litevl.errors import DataError, LiteVLError, SpecError
 from litevl.model.litevl import LiteVLForRetrieval
 from litevl.model.tokenizer import Tokenizer
 from litevl.model.weights import WeightsReport, load_blip
@@ -35,6 +35,7 @@ from litevl.spec import Resolved, Spec, as_dict, choose_profile, load_spec
 
 logger = logging.getLogger(__name__)
 SPLITS = ("train", "validation", "test")
+NUM_SHOWN = 5  # captions that cannot be used
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,24 @@ def prepare(settings: Resolved, subset: int | None, allow_missing: bool) -> Prep
         clips[split] = ClipSet(
             some, store, tokenizer, settings.frames.num_frames, settings.data.max_tokens, twins
         )
-        clips[split].tokens([caption for clip in some for caption in clip.captions] or ["a"])
+        expect_usable_captions(root, split, clips[split])
     return Prepared(report, clips, time.perf_counter() - started)
+
+
+def expect_usable_captions(root: Path, split: str, clips: ClipSet) -> None:
+    """Raise DataError that names the clips whose captions are empty or have too many words."""
+    try:
+        clips.tokens([caption for clip in clips.clips for caption in clip.captions])
+    except DataError as error:
+        listed = []
+        for clip in clips.clips:
+            try:
+                clips.tokens(clip.captions)
+            except DataError as of_clip:
+                listed += [f"  {clip.id}:{line}" for line in str(of_clip).split("\n")[1:-1]]
+        first, way_out = str(error).split("\n")[0], str(error).split("\n")[-1]
+        shown = [*listed[:NUM_SHOWN], *(["  ..."] if len(listed) > NUM_SHOWN else []), way_out]
+        raise DataError(f"{root}, {split} captions: {first}\n" + "\n".join(shown)) from None
 
 
 def first_clips(report: DataReport, count: int) -> DataReport:

@@ -129,8 +129,9 @@ def write_clip(path: Path, frames: Pixels, frames_per_second: int) -> None:
         stream.pix_fmt = "yuv420p"
         # The same frames give the same file: one thread, and no macroblock tree, which in pictures
         # this small reads memory that x264 never wrote.
-        options = {"crf": "18", "preset": "veryfast", "bf": "2", "threads": "1", "mbtree": "0"}
-        stream.options = options
+        stream.options = {
+            "crf": "18", "preset": "veryfast", "bf": "2", "threads": "1", "mbtree": "0",
+        }  # fmt: skip
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             container.mux(stream.encode(picture))
