@@ -274,12 +274,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=Recipe.epochs)
     parser.add_argument("--stills", type=int, default=Recipe.num_stills)
     arguments = parser.parse_args()
+    code = code_state(Path(__file__).parents[2])  # before anything is written
     folder = MINI_BLIP.parent if arguments.ship else arguments.output
     folder.mkdir(parents=True, exist_ok=True)
     words = folder / "vocab.txt"
     words.write_text("\n".join(vocabulary()) + "\n", encoding="utf-8")
     recipe = Recipe(epochs=arguments.epochs, num_stills=arguments.stills)
-    started, code = time.perf_counter(), code_state(Path(__file__).parents[2])
+    started = time.perf_counter()
     model, figures = pretrain(recipe, words, num_workers=2)
     path = folder / MINI_BLIP.name
     sha256 = save_blip(path, blip_layout(model), model.retrieval.config)
