@@ -7,7 +7,6 @@ go in without padding. Nothing in litevl/ uses it.
 import re
 
 import torch
-from tiny import ENC
 from torch.nn.functional import normalize
 from transformers import BlipConfig, BlipForImageTextRetrieval, BlipTextConfig
 from transformers.models.blip.modeling_blip_text import BlipTextLMHeadModel
@@ -88,7 +87,7 @@ def text_cls(blip, input_ids):
 def matching_logits(blip, input_ids, source):
     """ITM logits (2,) of one caption (W,) grounded by [ENC] in tokens (S, D)."""
     grounded = input_ids.clone()
-    grounded[0] = ENC
+    grounded[0] = blip.config.text_config.vocab_size - 1  # [ENC]
     hidden = blip.text_encoder(input_ids=grounded[None], encoder_hidden_states=source[None])
     return blip.itm_head(hidden.last_hidden_state[0, 0])
 

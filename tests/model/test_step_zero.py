@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from litevl.engine.evaluate import score_gallery
 from litevl.model.litevl import LiteVLForRetrieval
+from litevl.model.tokenizer import Tokenizer
 
 LENGTHS = (5, 9, 3)
 TIMES = {
@@ -129,3 +130,45 @@ def test_scores_with_all_tokens_equal_blips_own_video_scores():
     for direction in (found.text_to_video, found.video_to_text):
         assert largest_difference(torch.tensor(direction), expected) <= TOLERANCE[torch.float32]
     assert expected.std() > 0.1  # random weights tell the pairs apart
+
+
+# The shipped mini-BLIP, with weights that were trained
+
+
+@pytest.fixture(scope="module")
+def mini_blip():
+    """LiteVL on the shipped weights with BLIP's tokens, and transformers' BLIP with the same."""
+    model = LiteVLForRetrieval.from_blip("mini-blip", **BRANCH, pooling="concat").eval()
+    return model, blip_oracle.oracle(model)
+
+
+def mini_frames(model, num_clips):
+    """Random clips of the size that mini-BLIP takes."""
+    size = model.config.image_size_px
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(num_clips, model.config.num_frames, 3, size, size, generator=generator)
+
+
+@torch.no_grad()
+def test_mini_blips_video_encoder_equals_blip_on_each_frame(mini_blip):
+    model, blip = mini_blip
+    frames = mini_frames(model, 2)
+    expected = blip.vision_model(pixel_values=frames.flatten(0, 1)).last_hidden_state
+    found = model.visual_encoder(frames).flatten(0, 1)
+    assert largest_difference(found, expected) <= TOLERANCE[torch.float32]
+
+
+@torch.no_grad()
+def test_mini_blips_scores_equal_blips_own_video_scores(mini_blip):
+    model, blip = mini_blip
+    tokenizer = Tokenizer.for_weights("mini-blip")
+    assert len(tokenizer) == model.config.vocab_size
+    assert tokenizer.encode_id == model.encode_token_id
+    frames, tokens = mini_frames(model, 2), tokenizer(["a red circle", "a blue square moves"], 32)
+    words = words_of(tokens.input_ids, tokens.attention_mask)
+    expected = [[blip_oracle.video_score(blip, clip, row) for clip in frames] for row in words]
+    video = model.encode_video(frames)
+    text = model.encode_text(tokens.input_ids, tokens.attention_mask)
+    found = score_gallery(model, video, text, k=2, score="itm+itc", batch_size=2)
+    difference = largest_difference(torch.tensor(found.text_to_video), torch.tensor(expected))
+    assert difference <= TOLERANCE[torch.float32]
