@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from litevl import measure
 from litevl.data.annotations import Clip, RetrievalData, load_msrvtt
@@ -25,7 +26,7 @@ from litevl.data.dataset import DataReport, FrameStore, check_clips
 from litevl.data.mini import ensure_world, read_twins
 from litevl.engine.clips import ClipSet
 from litevl.engine.train import History, train
-from litevl.errors import DataError, LiteVLError, SpecError
+from litevl.errors import DataError, LiteVLError, RunError, SpecError
 from litevl.model.litevl import LiteVLForRetrieval
 from litevl.model.tokenizer import Tokenizer
 from litevl.model.weights import WeightsReport, load_blip
@@ -228,7 +229,7 @@ def train_and_score(
         output / "runs" / run.id,
         f"{settings.variant}, seed {run.seed}",
     )
-    model.save_pretrained(output / "runs" / run.id / "model")
+    save_model(model, output / "runs" / run.id / "model")
     trained = time.perf_counter()
     scored = measure.score_run(model, settings, data.clips, run.seed)
     finished = time.perf_counter()
@@ -247,6 +248,18 @@ def train_and_score(
         "temporal_scale": measure.learned_scale(model),
     }
     return measured, scored.arrays, scored.strips
+
+
+def save_model(model: LiteVLForRetrieval, folder: Path) -> None:
+    """Write the trained model, as `from_pretrained` reads it; RunError where that fails."""
+    try:
+        model.save_pretrained(folder)
+    except (OSError, SafetensorError) as error:  # the latter hides a full disk in its text
+        raise RunError(
+            f"{folder}: the trained model cannot be written ({error})\n"
+            "  Free some space or choose another --output; finished runs are kept and the same "
+            "command continues."
+        ) from None
 
 
 def model_options(settings: Resolved) -> dict[str, Any]:

@@ -20,6 +20,22 @@ def make_clip(tmp_path):
 
 
 @pytest.fixture(scope="session")
+def small(tmp_path_factory) -> Path:
+    """Return a folder with a tiny world, tiny weights and a spec of both (see `small.py`).
+
+    Tests do not change what is in it.
+    """
+    from small import small_settings, small_world, write_spec, write_weights  # these load torch
+
+    from litevl.data.mini import ensure_world
+
+    folder = tmp_path_factory.mktemp("small")
+    ensure_world(folder / "world", small_world(), num_workers=1, progress=False)
+    write_spec(folder / "spec.toml", small_settings(folder / "world", write_weights(folder)))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def annotations() -> Path:
     """Return the folder of real annotation files; they are never part of the project."""
     folder = os.environ.get("LITEVL_ANNOTATIONS")

@@ -8,27 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import SCENES, small_settings, small_world, write_spec, write_weights
+from small import SCENES, small_settings, write_spec
 
 from litevl import run as engine
 from litevl.cli import main
-from litevl.data.mini import ensure_world
 from litevl.engine import train as training
 from litevl.record import read_arrays, read_record
 from litevl.report import page
 from litevl.run import execute_plan
 
 FULL = ["--variant", "full"]
-
-
-@pytest.fixture(scope="session")
-def small(tmp_path_factory) -> Path:
-    """A folder with tiny weights, a drawn world and a spec of both. Tests do not change it."""
-    folder = tmp_path_factory.mktemp("small")
-    ensure_world(folder / "world", small_world(), num_workers=1, progress=False)
-    spec = small_settings(folder / "world", write_weights(folder))
-    write_spec(folder / "spec.toml", spec)
-    return folder
 
 
 @pytest.fixture
