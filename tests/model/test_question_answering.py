@@ -271,6 +271,14 @@ def test_equal_answers_rank_in_the_order_of_the_list():
 
 
 @torch.no_grad()
+def test_equal_scores_rank_in_the_order_of_the_list(monkeypatch):
+    model, listed = qa_model(), answers(LIST_LENGTHS)
+    monkeypatch.setattr(model, "answer_losses", lambda asked, *_: torch.zeros(len(asked.words)))
+    ranking = model.rank_answers(random_frames(3), questions(), listed, 8)
+    assert ranking.indices.tolist() == [list(range(8))] * 3
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("pairs_at_once", [1, 2, 5, 1000])
 def test_pairs_at_once_bounds_memory_and_changes_nothing(pairs_at_once, monkeypatch):
     model, frames, listed = qa_model(), random_frames(3), answers(LIST_LENGTHS)
