@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -27,7 +28,8 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
         # torch reports a full disk as RuntimeError, without the errno
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # gone already, or in a folder that never was
+            partial.unlink()
         number = getattr(error, "errno", None)
         reason = "no space left" if number in (None, errno.ENOSPC) else os.strerror(number or 0)
         raise RunError(

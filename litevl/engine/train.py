@@ -83,43 +83,42 @@ def train(
     parts = {"model": model, "optimizer": optimizer} | ({"teacher": teacher} if teacher else {})
     epoch, step = resume(folder / "last.pt", parts, history, device)
     total = count_steps(train_clips, options, seed, max_steps)
-    bar = tqdm(total=total, initial=step, desc=title, unit="step", leave=False)
     model.train()
-    while step < total:
-        torch.manual_seed(stream_seed(seed, epoch))  # dropout draws from torch's global generator
-        negatives = torch.Generator().manual_seed(stream_seed(seed, epoch))
-        for batch in batches(train_clips, settings, seed, epoch):
-            factor = learning_rate_factor(step, total, options.warmup_fraction)
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak_lr"] * factor
-            with computing(options.precision, device):
-                vtc, vtm = losses(
-                    model, teacher, batch, negatives, alpha_at(step, options, train_clips), device
-                )
-            loss = vtc + vtm
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.max_grad_norm)
-            stop_if_not_finite(loss, norm, step, batch, train_clips)
-            optimizer.step()
-            with torch.no_grad():
-                model.temp.clamp_(MIN_TEMPERATURE, MAX_TEMPERATURE)
-            if teacher is not None:
-                teacher.follow(model)
-            step += 1
-            bar.update()
-            if step % LOG_EVERY_STEPS == 0 or step == total:
-                values = {"loss": loss.item(), "vtc": vtc.item(), "vtm": vtm.item()}
-                history.steps.append(
-                    {"step": step, **values, "learning_rate": options.learning_rate * factor}
-                )
-                bar.set_postfix(loss=f"{values['loss']:.3f}")
-            if step == total:
-                break
-        epoch += 1
-        validate(model, settings, validation_clips, seed, step, history)
-        save_epoch(folder, parts, history, epoch, step, options)
-    bar.close()
+    # Closed in any case, so that no message of an error ends up behind the bar.
+    with tqdm(total=total, initial=step, desc=title, unit="step", leave=False) as bar:
+        while step < total:
+            torch.manual_seed(stream_seed(seed, epoch))  # for dropout
+            negatives = torch.Generator().manual_seed(stream_seed(seed, epoch))
+            for batch in batches(train_clips, settings, seed, epoch):
+                factor = learning_rate_factor(step, total, options.warmup_fraction)
+                for group in optimizer.param_groups:
+                    group["lr"] = group["peak_lr"] * factor
+                alpha = alpha_at(step, options, train_clips)
+                with computing(options.precision, device):
+                    vtc, vtm = losses(model, teacher, batch, negatives, alpha, device)
+                loss = vtc + vtm
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.max_grad_norm)
+                stop_if_not_finite(loss, norm, step, batch, train_clips)
+                optimizer.step()
+                with torch.no_grad():
+                    model.temp.clamp_(MIN_TEMPERATURE, MAX_TEMPERATURE)
+                if teacher is not None:
+                    teacher.follow(model)
+                step += 1
+                bar.update()
+                if step % LOG_EVERY_STEPS == 0 or step == total:
+                    values = {"loss": loss.item(), "vtc": vtc.item(), "vtm": vtm.item()}
+                    history.steps.append(
+                        {"step": step, **values, "learning_rate": options.learning_rate * factor}
+                    )
+                    bar.set_postfix(loss=f"{values['loss']:.3f}")
+                if step == total:
+                    break
+            epoch += 1
+            validate(model, settings, validation_clips, seed, step, history)
+            save_epoch(folder, parts, history, epoch, step, options)
     if options.select == "best-validation":
         best = read_checkpoint(folder / "best.pt", device)
         if best is None:

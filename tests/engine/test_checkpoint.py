@@ -108,10 +108,6 @@ def test_file_is_on_disk_before_it_takes_the_old_ones_place(path, monkeypatch):
     assert order == ["fsync", "replace"]
 
 
-@pytest.mark.xfail(
-    reason="removing the partial file fails in turn, in a folder that is a file",
-    raises=NotADirectoryError,
-)
 def test_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(RunError, match=r"runs/last.pt: the checkpoint cannot be written"):
