@@ -43,6 +43,7 @@ from litevl.model.weights import MINI_BLIP, save_blip
 from litevl.record import code_state, package_versions
 
 CPU = torch.device("cpu")
+UNSEEN_WORD_STD = 0.09  # that of the words the stills do use, after training
 
 
 @dataclass(frozen=True)
@@ -206,8 +207,26 @@ def pretrain(
                 curve.append({"step": step, **{k: round(v, 4) for k, v in losses.items()}})
                 bar.set_postfix({k: f"{v:.2f}" for k, v in losses.items()})
     bar.close()
+    redraw_unseen_words(model, tokens, generator=torch.Generator().manual_seed(seed))
     figures = validate(model, *held_out, tokenizer, recipe)
     return model, {"validation": figures, "curve": curve}
+
+
+@torch.no_grad()
+def redraw_unseen_words(model: MiniBlip, tokens: Tokens, generator: torch.Generator) -> None:
+    """Give words that no caption used embeddings as far apart as those of the others.
+
+    The language model's softmax pushes all words that never come into one direction (cosine 0.99
+    between any two): fine-tuning could then hardly tell "grows" from "shrinks". BERT's words, which
+    BLIP starts from, are all distinct.
+    """
+    words = model.retrieval.text_encoder.embeddings.word_embeddings.weight
+    is_unseen = torch.ones(len(words), dtype=torch.bool)
+    is_unseen[tokens.input_ids.unique()] = False
+    is_unseen[:5] = is_unseen[-2:] = False  # [PAD] to [MASK]; [DEC] and [ENC]
+    words[is_unseen] = UNSEEN_WORD_STD * torch.randn(
+        int(is_unseen.sum()), words.shape[1], generator=generator
+    )
 
 
 @torch.no_grad()
