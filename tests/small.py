@@ -3,15 +3,21 @@
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import torch
 from tiny import WITHOUT_TEMPORAL, fill
 
+from litevl.data.annotations import Clip
+from litevl.data.dataset import FrameStore
+from litevl.data.mini import plan_world, render
 from litevl.data.stills import vocabulary
+from litevl.engine.clips import ClipSet
 from litevl.model.config import LiteVLConfig
 from litevl.model.litevl import LiteVLForRetrieval
 from litevl.model.tokenizer import Tokenizer
-from litevl.model.weights import save_blip
-from litevl.spec import World
+from litevl.model.weights import load_blip, save_blip
+from litevl.run import model_options
+from litevl.spec import Resolved, World
 
 MSRVTT = Path(__file__).parents[1] / "reproductions" / "msrvtt.toml"
 SIZES = {
@@ -84,6 +90,37 @@ def small_settings(root: Path, weights: Path, world: World | None = None) -> dic
     }
     mini["evaluate"] |= {"rerank_k": 4, "batch_size": 4}
     return spec
+
+
+def clip_sets(folder: Path, weights: Path) -> dict[str, ClipSet]:
+    """The small world's clips by split, as they were drawn: nothing is encoded or decoded.
+
+    folder: takes their frames.
+    """
+    world, sets = small_world(), {}
+    tokenizer = Tokenizer.for_weights(str(weights))
+    for split, name in (("train", "train"), ("validate", "validation"), ("test", "test")):
+        some = [clip for clip in plan_world(world) if clip.split == split]
+        frames = [render(clip.scene, world.num_frames, world.size_px) for clip in some]
+        (folder / name).write_bytes(np.stack(frames).tobytes())
+        places = [(world.num_frames * number, world.num_frames) for number in range(len(some))]
+        sets[name] = ClipSet(
+            tuple(Clip(c.id, Path(f"{c.id}.mp4"), c.source, c.captions) for c in some),
+            FrameStore(folder / name, places, world.size_px),
+            tokenizer,
+            4,
+            32,
+            {clip.id: f"video{int(clip.id[5:]) ^ 1}" for clip in some},
+        )
+    return sets
+
+
+def new_model(settings: Resolved) -> LiteVLForRetrieval:
+    """A model that starts from the settings' weights."""
+    generator = torch.Generator().manual_seed(0)
+    return load_blip(
+        LiteVLForRetrieval, settings.model.weights, generator, **model_options(settings)
+    )[0]
 
 
 def write_spec(path: Path, spec: dict) -> Path:

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import small_settings, small_world, write_spec, write_weights
+from small import clip_sets, new_model, small_settings, write_spec, write_weights
+from tqdm import tqdm
 
-from litevl.data.annotations import Clip
 from litevl.data.dataset import FrameStore
-from litevl.data.mini import plan_world, render
 from litevl.engine import train as engine
 from litevl.engine.clips import ClipSet
 from litevl.engine.train import (
@@ -26,10 +25,7 @@ from litevl.engine.train import (
     train,
 )
 from litevl.errors import RunError
-from litevl.model.litevl import LiteVLForRetrieval
-from litevl.model.tokenizer import Tokenizer, Tokens
-from litevl.model.weights import load_blip
-from litevl.run import model_options
+from litevl.model.tokenizer import Tokens
 from litevl.spec import load_spec, resolve
 
 MOMENTUM = {"momentum_encoder": True, "momentum": 0.9, "queue_size": 8, "distillation_alpha": 0.4}
@@ -52,37 +48,13 @@ def settings(folder):
 
 @pytest.fixture(scope="module")
 def clips(folder) -> dict[str, ClipSet]:
-    """The small world's clips by split, as they were drawn: nothing is encoded or decoded."""
-    world = small_world()
-    tokenizer = Tokenizer.for_weights(str(folder / "model.safetensors"))
-    found = {}
-    for split, name in (("train", "train"), ("validate", "validation"), ("test", "test")):
-        some = [clip for clip in plan_world(world) if clip.split == split]
-        frames = [render(clip.scene, world.num_frames, world.size_px) for clip in some]
-        (folder / name).write_bytes(np.stack(frames).tobytes())
-        places = [(world.num_frames * number, world.num_frames) for number in range(len(some))]
-        found[name] = ClipSet(
-            tuple(Clip(c.id, Path(f"{c.id}.mp4"), c.source, c.captions) for c in some),
-            FrameStore(folder / name, places, world.size_px),
-            tokenizer,
-            4,
-            32,
-            {clip.id: f"video{int(clip.id[5:]) ^ 1}" for clip in some},
-        )
-    return found
+    """The small world's clips by split. Tests do not change them."""
+    return clip_sets(folder, folder / "model.safetensors")
 
 
 def with_train(settings, **changes):
     """The settings with other values in [train]."""
     return settings.model_copy(update={"train": settings.train.model_copy(update=changes)})
-
-
-def new_model(settings) -> LiteVLForRetrieval:
-    """A model with the tiny weights."""
-    generator = torch.Generator().manual_seed(0)
-    return load_blip(
-        LiteVLForRetrieval, settings.model.weights, generator, **model_options(settings)
-    )[0]
 
 
 def trained(settings, clips, folder, seed=0, max_steps=None):
@@ -262,9 +234,12 @@ def test_training_that_diverges_keeps_the_weights_from_before(
 
     calls: list[int] = []
     monkeypatch.setattr(engine, "losses", lambda *rest: calls.append(0) or broken(*rest))
+    bars: list[tqdm] = []
+    monkeypatch.setattr(engine, "tqdm", lambda **options: bars.append(tqdm(**options)) or bars[0])
     with pytest.raises(RunError, match="step 2: the loss is nan"):
         train(model, settings, clips["train"], clips["validation"], 0, None, tmp_path, "test")
     assert len(calls) == 2
+    assert bars[0].disable, "the bar is still open: a message would be printed behind it"
     after = model.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert not (tmp_path / "last.pt").exists()
