@@ -35,9 +35,9 @@ COLUMN_NOTE = (
     "R@k: percentage of queries whose right answer is among the first k, ties against us. "
     "MdR: median rank, lower is better. No re-ranking: by the two encoders' similarity alone, "
     "before the cross-encoder sees the candidates. Order accuracy: percentage of captions that "
-    "beat their time-reversed twin, 50 is chance. Shuffle sensitivity: points of text-to-video R@1 lost when "
-    "the frames are shuffled. Values are means over the seeds; in brackets 95 % intervals from a "
-    "bootstrap over source videos."
+    "beat their time-reversed twin, 50 is chance. Shuffle sensitivity: points of text-to-video "
+    "R@1 lost when the frames are shuffled. Values are means over the seeds; in brackets 95 % "
+    "intervals from a bootstrap over source videos."
 )
 
 
