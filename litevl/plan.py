@@ -5,8 +5,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from litevl.assets import MINI_BLIP
 from litevl.errors import DataError, SpecError
 from litevl.spec import Profile, Resolved, Spec, as_dict, resolve
 
@@ -58,10 +59,27 @@ def planned(resolved: Resolved, seed: int, subset: int | None, max_steps: int | 
     settings = as_dict(resolved)
     del settings["title"], settings["train"]["seeds"]
     decides = {"settings": settings, "seed": seed, "subset": subset, "max_steps": max_steps}
+    decides |= shipped_parts(resolved)
     text = json.dumps(decides, sort_keys=True, separators=(",", ":"))
     key = hashlib.sha256(text.encode()).hexdigest()
     name = f"{resolved.name}-{resolved.profile}-{resolved.variant}-s{seed}-{key[:8]}"
     return PlannedRun(name, resolved, seed, subset, max_steps)
+
+
+def shipped_parts(resolved: Resolved) -> dict[str, Any]:
+    """What decides numbers and comes with the package: mini-BLIP, and the way clips are drawn.
+
+    A checkpoint or data set given by path is known here by that path only; the record holds hashes.
+    """
+    from litevl.data.mini import WORLD_VERSION  # numpy; `litevl --help` needs none
+
+    parts: dict[str, Any] = {}
+    if resolved.model.weights == "mini-blip":
+        record = json.loads(MINI_BLIP.with_name("record.json").read_text(encoding="utf-8"))
+        parts["mini_blip"] = record["sha256"]
+    if resolved.data.world is not None:
+        parts["world_version"] = WORLD_VERSION
+    return parts
 
 
 def record_path(run: PlannedRun, records_dir: Path) -> Path:

@@ -24,6 +24,8 @@ PROFILES: tuple[Profile, ...] = ("mini", "paper")
 SECTIONS = ("data", "frames", "model", "train", "evaluate")
 
 Sampler = Literal["blip-uniform", "lavis-uniform", "segment-middle", "segment-random"]
+# The frames of an evaluation are the same each time, so nothing random is offered.
+EvalSampler = Literal["blip-uniform", "lavis-uniform", "segment-middle"]
 Precision = Literal["fp32", "bf16", "auto"]  # auto: bf16 where the machine multiplies it natively
 # A claim is a paired difference, better minus worse, so it takes metrics where higher is better.
 ClaimMetric = Literal[
@@ -75,7 +77,8 @@ class World(Table):
     train_scenes: Count
     validation_scenes: CountOrZero
     test_scenes: Count
-    captions_per_clip: Count
+    captions_per_clip: Annotated[int, Field(ge=1, le=8)]
+    """There are 8 ways to say what happens in a scene."""
     num_frames: Count
     frames_per_second: Count
     size_px: Count
@@ -98,7 +101,7 @@ class FramesSpec(Table):
     num_frames: Count
     size_px: Count
     train_sampler: Sampler
-    eval_sampler: Sampler
+    eval_sampler: EvalSampler
     decoder: Literal["decord", "pyav"]
 
 

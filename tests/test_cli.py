@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -136,7 +137,7 @@ def test_check_as_json_tells_a_program_the_same(tmp_path, capsys):
     assert main(["check", MSRVTT, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"ok": True, "problems": []}
     path = tmp_path / "bad.toml"
-    path.write_text(Path(MSRVTT).read_text().replace("epochs = 8", "epochs = 0"))
+    path.write_text(re.sub(r"epochs = \d+", "epochs = 0", Path(MSRVTT).read_text(), count=1))
     assert main(["check", str(path), "--json"]) == 2
     assert json.loads(capsys.readouterr().out) == {
         "ok": False,
@@ -376,8 +377,9 @@ def test_report_without_records_is_a_users_mistake(capsys):
 
 
 def test_reader_that_stops_early_gets_no_traceback():
-    command = f"{sys.executable} -m litevl check --schema | head -c 10"
-    done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {command}"], cwd=ROOT, capture_output=True, text=True
-    )
+    reading, writing = os.pipe()
+    os.close(reading)  # before anything is written, so that no race decides
+    command = [sys.executable, "-m", "litevl", "check", "--schema"]
+    done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
     assert (done.returncode, done.stderr) == (1, "")

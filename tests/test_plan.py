@@ -1,5 +1,6 @@
 """Which runs a spec means, how they are named, and what their records say of them."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ def test_id_is_the_same_on_every_machine_and_day():
             "decoder": "decord",
         },
         "model": {
-            "weights": "mini-blip",
+            "weights": "tiny.safetensors",
             "temporal_attention": True,
             "time_embedding": "branch",
             "time_embedding_scale": 0.5,
@@ -111,7 +112,7 @@ def test_id_is_the_same_on_every_machine_and_day():
         "evaluate": {"rerank_k": 2, "score": "itm+itc", "batch_size": 2, "precision": "fp32"},
     }
     run = planned(Resolved.model_validate(settings), 1, 2, None)
-    assert run.id == "tiny-mini-full-s1-5fc404af"
+    assert run.id == "tiny-mini-full-s1-e5fc28ba"
 
 
 def test_every_run_of_a_plan_has_its_own_id(msrvtt):
@@ -207,3 +208,16 @@ def test_record_of_another_run_under_this_name_is_missing(msrvtt, run, tmp_path)
     for suffix in (".json", ".npz"):
         path.with_suffix(suffix).rename(record_path(run, tmp_path).with_suffix(suffix))
     assert state(run, tmp_path) == "missing"
+
+
+def test_another_mini_blip_or_another_way_to_draw_is_another_run(tmp_path, monkeypatch):
+    spec = load_spec(MSRVTT)
+    before = plan(spec, "mini", ["full"], [0], None, None)[0].id
+    record = tmp_path / "record.json"
+    record.write_text(json.dumps({"sha256": "another"}))
+    with monkeypatch.context() as patch:
+        patch.setattr("litevl.plan.MINI_BLIP", tmp_path / "model.safetensors")
+        other_weights = plan(spec, "mini", ["full"], [0], None, None)[0].id
+    monkeypatch.setattr("litevl.data.mini.WORLD_VERSION", -1)
+    other_clips = plan(spec, "mini", ["full"], [0], None, None)[0].id
+    assert len({before, other_weights, other_clips}) == 3

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from litevl.assets import MINI_BLIP
 from litevl.data.dataset import normalise
 from litevl.data.stills import draw_stills, vocabulary
 from litevl.engine.precision import computing
@@ -39,7 +40,7 @@ from litevl.model.losses import (
 )
 from litevl.model.text import TextDecoder
 from litevl.model.tokenizer import Tokenizer, Tokens
-from litevl.model.weights import MINI_BLIP, save_blip
+from litevl.model.weights import save_blip
 from litevl.record import code_state, package_versions
 
 CPU = torch.device("cpu")
@@ -222,7 +223,7 @@ def redraw_unseen_words(model: MiniBlip, tokens: Tokens, generator: torch.Genera
     """
     words = model.retrieval.text_encoder.embeddings.word_embeddings.weight
     is_unseen = torch.ones(len(words), dtype=torch.bool)
-    is_unseen[tokens.input_ids.unique()] = False
+    is_unseen[tokens.input_ids.flatten()] = False
     is_unseen[:5] = is_unseen[-2:] = False  # [PAD] to [MASK]; [DEC] and [ENC]
     words[is_unseen] = UNSEEN_WORD_STD * torch.randn(
         int(is_unseen.sum()), words.shape[1], generator=generator

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from litevl.assets import MINI_BLIP
 from litevl.errors import DataError, WeightsError
 
 if TYPE_CHECKING:
     from transformers import BertTokenizer
 
 BERT_VOCABULARY = "google-bert/bert-base-uncased"
-MINI_BLIP = Path(__file__).parents[1] / "assets" / "mini-blip"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Tokenizer:
         otherwise BERT's vocabulary from the hub's cache or, once, from the hub. Raises
         WeightsError where none can be had.
         """
-        beside = MINI_BLIP if weights == "mini-blip" else Path(weights).parent
+        beside = (MINI_BLIP if weights == "mini-blip" else Path(weights)).parent
         if weights == "mini-blip" or (beside / "vocab.txt").is_file():
             return cls.from_vocabulary(beside / "vocab.txt")
         return cls.from_vocabulary(bert_vocabulary(beside))

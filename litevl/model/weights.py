@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from litevl.assets import MINI_BLIP
 from litevl.errors import WeightsError
 from litevl.model.config import LiteVLConfig
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from litevl.model.litevl import LiteVLForRetrieval
     from litevl.model.question_answering import LiteVLForQuestionAnswering
 
-MINI_BLIP = Path(__file__).parents[1] / "assets" / "mini-blip" / "model.safetensors"
 NEW_BY_DESIGN = re.compile(
     r"visual_encoder\.(time_embed$|blocks\.\d+\.(temporal_norm|temporal_attn|temporal_scale)\.)"
 )

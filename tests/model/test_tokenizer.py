@@ -73,14 +73,16 @@ def test_select_and_to_keep_ids_and_mask_together(tokenizer):
 
 def test_mini_blip_brings_its_own_vocabulary(tmp_path, monkeypatch):
     write_vocabulary(tmp_path)
-    monkeypatch.setattr(module, "MINI_BLIP", tmp_path)
+    monkeypatch.setattr(module, "MINI_BLIP", tmp_path / "model.safetensors")
     assert len(Tokenizer.for_weights("mini-blip")) == 12
 
 
 def test_shipped_vocabulary_lies_beside_the_shipped_weights():
-    from litevl.model.weights import MINI_BLIP
+    from litevl.assets import MINI_BLIP
 
-    assert MINI_BLIP.parent == module.MINI_BLIP
+    pieces = (MINI_BLIP.parent / "vocab.txt").read_text(encoding="utf-8").split()
+    assert MINI_BLIP.is_file()
+    assert len(Tokenizer.for_weights("mini-blip")) == len(pieces) + 2  # [DEC] and [ENC]
 
 
 def test_vocabulary_beside_the_weights_is_taken(tmp_path, monkeypatch):
