@@ -6,17 +6,14 @@ Legend: B clips or texts, T frames, N patches, W words, D vision width, Dt text 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from litevl.errors import ShapeError, WeightsError
+from litevl.errors import ShapeError
 from litevl.model.config import LiteVLConfig
 from litevl.model.pooling import (
     frame_and_patch_features,
@@ -25,6 +22,7 @@ from litevl.model.pooling import (
     weighs_frames,
     weighs_patches,
 )
+from litevl.model.saved import Saved
 from litevl.model.shapes import expect
 from litevl.model.text import TextEncoder
 from litevl.model.vision import VideoEncoder
@@ -82,7 +80,7 @@ def similarities(rows: Tensor, columns: Tensor) -> Tensor:
 
 class LiteVLForRetrieval(
     nn.Module,
-    PyTorchModelHubMixin,
+    Saved,
     library_name="litevl",
     license="apache-2.0",
     tags=["video-text-retrieval", "arxiv:2210.11929"],
@@ -100,45 +98,6 @@ class LiteVLForRetrieval(
         self.text_proj = nn.Linear(config.text_width, config.embed_width)
         self.itm_head = nn.Linear(config.text_width, 2)
         self.temp = nn.Parameter(torch.tensor(0.07))
-
-    @classmethod
-    def from_blip(cls, source: str | Path, **overrides: Any) -> Self:
-        """A model that starts from BLIP's weights.
-
-        source: "mini-blip", or a checkpoint file in BLIP's own key layout. overrides: fields of
-        LiteVLConfig. Raises WeightsError that lists every key without a place, or the options
-        that are unknown.
-        """
-        from litevl.model.weights import load_blip
-
-        return load_blip(cls, source, **overrides)[0]
-
-    @classmethod
-    def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        config: LiteVLConfig | dict[str, Any] | None = None,
-        **options: Any,
-    ) -> Self:
-        """The mixin's hook behind `from_pretrained`, strict where the mixin is not.
-
-        Left to itself it ignores unknown fields of config.json and leaves tensors that the file
-        lacks at random values. Raises WeightsError for both.
-        """
-        if config is None:
-            raise WeightsError(f"{model_id}: no config.json; is it what save_pretrained wrote?")
-        if isinstance(config, dict):
-            unknown = sorted(set(config) - {field.name for field in fields(LiteVLConfig)})
-            if unknown:
-                raise WeightsError(f"{model_id}: config.json has unknown {', '.join(unknown)}")
-            config = LiteVLConfig(**config)
-        options.setdefault("strict", True)
-        try:
-            model: Self = super()._from_pretrained(model_id=model_id, config=config, **options)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise WeightsError(f"{model_id}: the weights cannot be loaded ({error})") from None
-        return model
 
     def encode_video(self, frames: Tensor) -> VideoFeatures:
         """frames: (B, T, 3, H, W), normalised as BLIP does.

@@ -12,17 +12,14 @@ is masked everywhere, also where the decoder looks at the question; transformers
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from litevl.errors import DataError, RunError, ShapeError, SpecError, WeightsError
+from litevl.errors import DataError, RunError, ShapeError, SpecError
 from litevl.model.config import LiteVLConfig
 from litevl.model.pooling import (
     frame_and_patch_features,
@@ -31,6 +28,7 @@ from litevl.model.pooling import (
     weighs_frames,
     weighs_patches,
 )
+from litevl.model.saved import Saved
 from litevl.model.shapes import expect
 from litevl.model.text import TextDecoder, TextEncoder
 from litevl.model.tokenizer import Tokenizer, Tokens
@@ -91,7 +89,7 @@ def answer_tokens(answers: list[str], tokenizer: Tokenizer, max_tokens: int) -> 
 
 class LiteVLForQuestionAnswering(
     nn.Module,
-    PyTorchModelHubMixin,
+    Saved,
     library_name="litevl",
     license="apache-2.0",
     tags=["video-question-answering", "arxiv:2210.11929"],
@@ -113,44 +111,6 @@ class LiteVLForQuestionAnswering(
         if config.pooling_space == "projected":
             self.vision_proj = nn.Linear(config.vision_width, config.embed_width)
             self.text_proj = nn.Linear(config.text_width, config.embed_width)
-
-    @classmethod
-    def from_blip(cls, source: str | Path, **overrides: Any) -> Self:
-        """A model that starts from BLIP's weights.
-
-        source: "mini-blip", or a checkpoint file in BLIP's own key layout that has the decoder.
-        overrides: fields of LiteVLConfig. Raises WeightsError that lists every key without a
-        place, or the options that are unknown.
-        """
-        from litevl.model.weights import load_blip
-
-        return load_blip(cls, source, **overrides)[0]
-
-    @classmethod
-    def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        config: LiteVLConfig | dict[str, Any] | None = None,
-        **options: Any,
-    ) -> Self:
-        """The mixin's hook behind `from_pretrained`, as strict as LiteVLForRetrieval's.
-
-        Raises WeightsError for unknown fields of config.json and for tensors that the file lacks.
-        """
-        if config is None:
-            raise WeightsError(f"{model_id}: no config.json; is it what save_pretrained wrote?")
-        if isinstance(config, dict):
-            unknown = sorted(set(config) - {field.name for field in fields(LiteVLConfig)})
-            if unknown:
-                raise WeightsError(f"{model_id}: config.json has unknown {', '.join(unknown)}")
-            config = LiteVLConfig(**config)
-        options.setdefault("strict", True)
-        try:
-            model: Self = super()._from_pretrained(model_id=model_id, config=config, **options)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise WeightsError(f"{model_id}: the weights cannot be loaded ({error})") from None
-        return model
 
     def loss(
         self,

@@ -1,0 +1,57 @@
+"""Where a model's weights come from and go to: BLIP's checkpoints, folders, the model hub."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Self
+
+from huggingface_hub import PyTorchModelHubMixin
+from safetensors import SafetensorError
+
+from litevl.errors import WeightsError
+from litevl.model.config import LiteVLConfig
+
+
+class Saved(PyTorchModelHubMixin):
+    """`from_blip`, and the hub library's save_pretrained, from_pretrained and push_to_hub."""
+
+    @classmethod
+    def from_blip(cls, source: str | Path, **overrides: Any) -> Self:
+        """A model that starts from BLIP's weights.
+
+        source: "mini-blip", or a checkpoint file in BLIP's own key layout, for question answering
+        one that has the decoder. overrides: fields of LiteVLConfig. Raises WeightsError that lists
+        every key without a place, or the options that are unknown.
+        """
+        from litevl.model.weights import load_blip
+
+        # Only modules mix this in, which a mixin cannot say of itself.
+        return load_blip(cls, source, **overrides)[0]  # type: ignore[type-var]
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        config: LiteVLConfig | dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Self:
+        """The mixin's hook behind `from_pretrained`, strict where the mixin is not.
+
+        Left to itself it ignores unknown fields of config.json and leaves tensors that the file
+        lacks at random values. Raises WeightsError for both.
+        """
+        if config is None:
+            raise WeightsError(f"{model_id}: no config.json; is it what save_pretrained wrote?")
+        if isinstance(config, dict):
+            unknown = sorted(set(config) - {field.name for field in fields(LiteVLConfig)})
+            if unknown:
+                raise WeightsError(f"{model_id}: config.json has unknown {', '.join(unknown)}")
+            config = LiteVLConfig(**config)
+        options.setdefault("strict", True)
+        try:
+            model: Self = super()._from_pretrained(model_id=model_id, config=config, **options)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise WeightsError(f"{model_id}: the weights cannot be loaded ({error})") from None
+        return model
