@@ -6,6 +6,7 @@ Legend: B pairs in a batch, T frames.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +48,7 @@ class History:
     steps: list[dict[str, float]] = field(default_factory=list)
     validations: list[dict[str, float]] = field(default_factory=list)
     selected_epoch: int = 0
+    seconds: float = field(default=0.0, compare=False)  # over all sessions of a resumed run
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def train(
     Raises RunError where the loss is no longer finite.
     """
     options, device = settings.train, next(model.parameters()).device
+    clock = time.perf_counter()
     optimizer = make_optimizer(model, options)
     teacher = None
     if options.momentum_encoder:
@@ -118,6 +121,8 @@ def train(
                     break
             epoch += 1
             validate(model, settings, validation_clips, seed, step, history)
+            history.seconds += time.perf_counter() - clock
+            clock = time.perf_counter()
             save_epoch(folder, parts, history, epoch, step, options)
     if options.select == "best-validation":
         best = read_checkpoint(folder / "best.pt", device)

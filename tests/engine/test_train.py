@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from litevl.data.dataset import FrameStore
 from litevl.engine import train as engine
+from litevl.engine.checkpoint import read_checkpoint, write_checkpoint
 from litevl.engine.clips import ClipSet
 from litevl.engine.train import (
     Batch,
@@ -260,6 +261,20 @@ def interrupt_in_epoch(monkeypatch, wanted):
             yield batch
 
     monkeypatch.setattr(engine, "batches", interrupted)
+
+
+def test_seconds_of_a_run_begun_again_count_all_its_sessions(
+    settings, clips, tmp_path, monkeypatch
+):
+    interrupt_in_epoch(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt):
+        trained(with_train(settings, epochs=2), clips, tmp_path)
+    content = read_checkpoint(tmp_path / "last.pt", torch.device("cpu"))
+    assert 0 < content["history"]["seconds"] < 1000
+    content["history"]["seconds"] = 1000.0
+    write_checkpoint(tmp_path / "last.pt", content)
+    _, history = trained(with_train(settings, epochs=2), clips, tmp_path)
+    assert history.seconds > 1000
 
 
 @pytest.mark.parametrize("changes", [{}, MOMENTUM, {"select": "best-validation"}], ids=str)
