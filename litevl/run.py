@@ -25,6 +25,7 @@ from litevl.data.annotations import Clip, RetrievalData, load_msrvtt
 from litevl.data.dataset import DataReport, FrameStore, check_clips
 from litevl.data.mini import ensure_world, read_twins
 from litevl.engine.clips import ClipSet
+from litevl.engine.precision import repeatable
 from litevl.engine.train import History, train
 from litevl.errors import DataError, LiteVLError, RunError, SpecError
 from litevl.model.litevl import LiteVLForRetrieval
@@ -196,7 +197,8 @@ def execute(run: PlannedRun, data: Prepared, profile_reason: str, output: Path) 
         "hardware": hardware(str(device)),
     }
     try:
-        measured, arrays, strips = train_and_score(run, data, device, output)
+        with repeatable(device):
+            measured, arrays, strips = train_and_score(run, data, device, output)
     except LiteVLError as error:
         logger.error("%s failed: %s", run.id, error)
         write_record(folder, record | {"status": "failed", "error": str(error)})

@@ -39,3 +39,18 @@ def attention_kernel(device: torch.device) -> AbstractContextManager[object]:
     measured 3 to 10 times slower than two batched products (torch 2.13, fp32 and bf16).
     """
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else ExitStack()
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """On the CPU, the same numbers from the same seed, bit for bit.
+
+    Without it, the backward of indexing adds up in whatever order its threads arrive. CUDA needs
+    settings from before the process started and is left as it is.
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(before or device.type == "cpu")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

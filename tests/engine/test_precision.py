@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend
 
-from litevl.engine.precision import attention_kernel, computing, settle
+from litevl.engine.precision import attention_kernel, computing, repeatable, settle
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -64,3 +64,22 @@ def test_other_devices_choose_their_kernel():
     before = enabled_kernels()
     with attention_kernel(CUDA):
         assert enabled_kernels() == before
+
+
+def test_backward_of_indexing_is_the_same_each_time_on_the_cpu():
+    generator = torch.Generator().manual_seed(0)
+    source = torch.randn(16, 136, 128, generator=generator)
+    index = torch.randint(16, (48,), generator=generator)
+    towards = torch.randn(48, 136, 128, generator=generator)
+
+    def gradient():
+        leaf = source.clone().requires_grad_()
+        leaf[index].backward(towards)
+        return leaf.grad
+
+    assert not torch.are_deterministic_algorithms_enabled()
+    with repeatable(torch.device("cpu")):
+        assert torch.are_deterministic_algorithms_enabled()
+        first = gradient()
+        assert all(torch.equal(gradient(), first) for _ in range(5))
+    assert not torch.are_deterministic_algorithms_enabled()
