@@ -26,7 +26,7 @@ from tqdm import tqdm
 from litevl.assets import MINI_BLIP
 from litevl.data.dataset import normalise
 from litevl.data.stills import draw_stills, vocabulary
-from litevl.engine.precision import computing
+from litevl.engine.precision import computing, repeatable
 from litevl.engine.train import learning_rate_factor
 from litevl.model.config import LiteVLConfig
 from litevl.model.litevl import LiteVLForRetrieval, TextFeatures, VideoFeatures, similarities
@@ -301,7 +301,8 @@ def main() -> None:
     words.write_text("\n".join(vocabulary()) + "\n", encoding="utf-8")
     recipe = Recipe(epochs=arguments.epochs, num_stills=arguments.stills)
     started = time.perf_counter()
-    model, figures = pretrain(recipe, words, num_workers=2)
+    with repeatable(CPU):
+        model, figures = pretrain(recipe, words, num_workers=2)
     path = folder / MINI_BLIP.name
     sha256 = save_blip(path, blip_layout(model), model.retrieval.config)
     record = {
