@@ -27,15 +27,13 @@ from litevl.assets import MINI_BLIP
 from litevl.data.dataset import normalise
 from litevl.data.stills import draw_stills, vocabulary
 from litevl.engine.precision import computing, repeatable
-from litevl.engine.train import learning_rate_factor
+from litevl.engine.train import learning_rate_factor, pair_loss
 from litevl.model.config import LiteVLConfig
-from litevl.model.litevl import LiteVLForRetrieval, TextFeatures, VideoFeatures, similarities
+from litevl.model.litevl import LiteVLForRetrieval, similarities
 from litevl.model.losses import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
     contrastive_loss,
-    hard_negatives,
-    matching_loss,
     positive_targets,
 )
 from litevl.model.text import TextDecoder
@@ -93,26 +91,9 @@ class MiniBlip(nn.Module):
         similarity = similarities(video.embedding, text.embedding) / model.temp
         targets = positive_targets(ids, ids)
         itc = contrastive_loss(similarity, similarity.T, targets, targets)
-        itm = self.matching_loss(video, text, similarity.detach(), ids, generator)
+        itm = pair_loss(model, video, text, similarity.detach(), ids, generator)
         source = video.tokens.flatten(1, 2)
         return itc, itm, self.language_loss(source, tokens)
-
-    def matching_loss(
-        self,
-        video: VideoFeatures,
-        text: TextFeatures,
-        similarity: Tensor,
-        ids: Tensor,
-        generator: torch.Generator,
-    ) -> Tensor:
-        """ITM over the pairs, one hard text for each image and one hard image for each text."""
-        own = torch.arange(len(ids))
-        text_of_pair = torch.cat([own, hard_negatives(similarity, ids, generator), own])
-        video_of_pair = torch.cat([own, own, hard_negatives(similarity.T, ids, generator)])
-        logits = self.retrieval.match(video.select(video_of_pair), text.select(text_of_pair))
-        is_positive = torch.arange(len(logits)) < len(ids)
-        is_valid = is_positive | (ids[video_of_pair] != ids[text_of_pair])
-        return matching_loss(logits, is_positive.long(), is_valid)
 
     def language_loss(self, source: Tensor, tokens: Tokens) -> Tensor:
         """Mean negative log-likelihood of the next word, with label smoothing 0.1 as in BLIP."""

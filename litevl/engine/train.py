@@ -24,7 +24,7 @@ from litevl.engine.evaluate import encode_captions, encode_clips, twin_scores
 from litevl.engine.precision import computing
 from litevl.errors import RunError
 from litevl.metrics import order_right, ranks, recall_at
-from litevl.model.litevl import LiteVLForRetrieval, similarities
+from litevl.model.litevl import LiteVLForRetrieval, TextFeatures, VideoFeatures, similarities
 from litevl.model.losses import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
@@ -153,16 +153,28 @@ def losses(
         vtc = contrastive_loss(similarity, similarity.T, targets, targets)
     else:
         vtc = teacher.contrastive_loss(video, text, frames, tokens, ids, model.temp, alpha)
+    return vtc, pair_loss(model, video, text, similarity.detach(), ids, generator)
 
-    own = torch.arange(len(ids), device=device)
-    other_text = hard_negatives(similarity.detach(), ids, generator)
-    other_video = hard_negatives(similarity.detach().T, ids, generator)
-    video_of_pair = torch.cat([own, own, other_video])
-    text_of_pair = torch.cat([own, other_text, own])
+
+def pair_loss(
+    model: LiteVLForRetrieval,
+    video: VideoFeatures,
+    text: TextFeatures,
+    similarity: Tensor,
+    ids: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """VTM over the pairs, one hard caption for each clip and one hard clip for each caption.
+
+    similarity: (B, B), clips by captions, divided by temperature. ids: (B,). Returns ().
+    """
+    own = torch.arange(len(ids), device=ids.device)
+    text_of_pair = torch.cat([own, hard_negatives(similarity, ids, generator), own])
+    video_of_pair = torch.cat([own, own, hard_negatives(similarity.T, ids, generator)])
     logits = model.match(video.select(video_of_pair), text.select(text_of_pair))  # (3B, 2)
-    is_positive = torch.arange(len(logits), device=device) < len(ids)
+    is_positive = torch.arange(len(logits), device=ids.device) < len(ids)
     is_valid = is_positive | (ids[video_of_pair] != ids[text_of_pair])
-    return vtc, matching_loss(logits, is_positive.long(), is_valid)
+    return matching_loss(logits, is_positive.long(), is_valid)
 
 
 def make_optimizer(model: LiteVLForRetrieval, options: TrainSpec) -> torch.optim.AdamW:
