@@ -21,9 +21,10 @@ import torch
 from safetensors import SafetensorError
 
 from litevl import measure
-from litevl.data.annotations import Clip, RetrievalData, load_msrvtt
+from litevl.data.annotations import Clip
 from litevl.data.dataset import DataReport, FrameStore, check_clips
 from litevl.data.mini import ensure_world, read_twins
+from litevl.data.msrvtt import load_msrvtt
 from litevl.engine.clips import ClipSet
 from litevl.engine.precision import repeatable
 from litevl.engine.train import History, train
@@ -163,7 +164,12 @@ def expect_usable_captions(root: Path, split: str, clips: ClipSet) -> None:
 def first_clips(report: DataReport, count: int) -> DataReport:
     """The report cut to the first `count` clips of each split, in the order of the annotations."""
     data = report.data
-    kept = RetrievalData(data.train[:count], data.validation[:count], data.test[:count], data.notes)
+    kept = replace(
+        data,
+        train=data.train[:count],
+        validation=data.validation[:count],
+        test=data.test[:count],
+    )
     why = (*report.not_comparable_because, f"subset: the first {count} clips of each split")
     return replace(report, data=kept, not_comparable_because=why)
 

@@ -12,14 +12,14 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from litevl.data.annotations import Clip, RetrievalData
+from litevl.data.annotations import Annotations, Clip
 from litevl.data.decode import DecodeJob, Failure, decode_clips
 from litevl.data.video import PACKAGES, Frames, Indices, expect_decoder
 from litevl.errors import DataError, RunError, ShapeError
@@ -48,18 +48,19 @@ Places = list[tuple[int, int]]  # first frame and number of frames, for each cli
 class DataReport:
     """What `check_clips` found. `data` holds the clips that are there, `left_out` the other ids.
 
-    splits: split -> expected (by the spec), found, broken (0 bytes or unreadable), captions.
+    splits: split -> expected (by the spec), found, broken (0 bytes or unreadable), captions; with
+        questions also their number, and outside_list: those whose answer is not a listed one.
     """
 
     splits: dict[str, dict[str, int]]
     fingerprint: str
-    data: RetrievalData
+    data: Annotations
     left_out: tuple[str, ...]
     not_comparable_because: tuple[str, ...]
 
 
 def check_clips(
-    data: RetrievalData, expected: Mapping[str, int], allow_missing: bool = False
+    data: Annotations, expected: Mapping[str, int], allow_missing: bool = False
 ) -> DataReport:
     """Count the clips of each split against what the spec expects, and fingerprint them.
 
@@ -70,6 +71,7 @@ def check_clips(
     """
     splits, problems, left_out = {}, [], []
     kept: dict[str, tuple[Clip, ...]] = {}
+    listed = set(data.answers)
     for name, clips in data.splits.items():
         missing = [clip for clip in clips if not clip.path.exists()]
         gone = {clip.id for clip in missing}
@@ -83,6 +85,12 @@ def check_clips(
             "broken": len(broken),
             "captions": sum(len(clip.captions) for clip in kept[name]),
         }
+        asked = [question for clip in kept[name] for question in clip.questions]
+        if asked:
+            splits[name] |= {
+                "questions": len(asked),
+                "outside_list": sum(question.answer not in listed for question in asked),
+            }
         if len(clips) != expected[name]:
             problems.append(
                 f"{name}: the annotations name {len(clips)} clips, "
@@ -98,10 +106,11 @@ def check_clips(
     nothing_left = [name for name in kept if expected[name] and not kept[name]]
     if problems and (nothing_left or not allow_missing):
         raise DataError(_message_missing(problems, nothing_left))
+    there = replace(data, train=kept["train"], validation=kept["validation"], test=kept["test"])
     return DataReport(
         splits=splits,
-        fingerprint=_fingerprint(kept),
-        data=RetrievalData(kept["train"], kept["validation"], kept["test"], data.notes),
+        fingerprint=_fingerprint(there),
+        data=there,
         left_out=tuple(left_out),
         not_comparable_because=tuple(problems),
     )
@@ -121,14 +130,22 @@ def _message_missing(problems: list[str], nothing_left: list[str]) -> str:
     return "\n".join(lines)
 
 
-def _fingerprint(splits: Mapping[str, Sequence[Clip]]) -> str:
-    """sha256 over every clip's split, id, file size, file hash, source and captions, sorted."""
-    hashes = file_hashes([clip.path for clips in splits.values() for clip in clips])
-    rows = sorted(
-        [name, clip.id, clip.path.stat().st_size, hashes[clip.path], clip.source, clip.captions]
-        for name, clips in splits.items()
-        for clip in clips
-    )
+def _fingerprint(data: Annotations) -> str:
+    """sha256 over every clip's split, id, file size, file hash, source and captions, sorted.
+
+    Also over its questions, where it has any, and over the answer list, where there is one.
+    """
+    hashes = file_hashes([clip.path for clips in data.splits.values() for clip in clips])
+    rows: list[list[Any]] = []
+    for name, clips in data.splits.items():
+        for clip in clips:
+            size = clip.path.stat().st_size
+            row = [name, clip.id, size, hashes[clip.path], clip.source, clip.captions]
+            asked = [astuple(question) for question in clip.questions]
+            rows.append([*row, asked] if asked else row)
+    rows.sort()
+    if data.answers:
+        rows.append(["answers", *data.answers])
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
@@ -355,25 +372,26 @@ def normalise(frames: "npt.NDArray[np.uint8] | torch.Tensor") -> "torch.Tensor":
 
 
 def epoch_batches(
-    clips: Sequence[Clip], batch_size: int, group_by_source: bool, rng: np.random.Generator
+    sources: Sequence[str], batch_size: int, group_by_source: bool, rng: np.random.Generator
 ) -> list[npt.NDArray[np.int64]]:
-    """Indices of all clips, shuffled, in batches of batch_size or fewer; every clip exactly once.
+    """Indices of all items, shuffled, in batches of batch_size or fewer; every item exactly once.
 
-    group_by_source: clips cut from the same video share a batch; sources with more clips than a
-        batch holds are cut into chunks first. Gaps that whole sources cannot fill leave some
-        batches short, so the number of batches may differ from epoch to epoch.
+    sources: the source video of each item: of a clip, or of the clip that a question is about.
+    group_by_source: items of the same video share a batch; sources with more items than a batch
+        holds are cut into chunks first. Gaps that whole sources cannot fill leave some batches
+        short, so the number of batches may differ from epoch to epoch.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}")
-    order = rng.permutation(len(clips))
+    order = rng.permutation(len(sources))
     if not group_by_source:
         return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    sources: dict[str, list[int]] = {}
+    by_source: dict[str, list[int]] = {}
     for place in order:
-        sources.setdefault(clips[place].source, []).append(int(place))
+        by_source.setdefault(sources[place], []).append(int(place))
     chunks = [
         members[start : start + batch_size]
-        for members in sources.values()
+        for members in by_source.values()
         for start in range(0, len(members), batch_size)
     ]
     # Best fit: each chunk goes to the fullest open batch that still takes it.

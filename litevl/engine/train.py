@@ -214,7 +214,8 @@ def epoch_indices(
 ) -> tuple[list[Any], np.random.Generator]:
     """The batches of an epoch as indices, and the generator to draw frames and captions with."""
     rng = np.random.default_rng([seed, epoch])
-    return epoch_batches(clips.clips, options.batch_size, options.group_by_source, rng), rng
+    sources = [clip.source for clip in clips.clips]
+    return epoch_batches(sources, options.batch_size, options.group_by_source, rng), rng
 
 
 def batches(clips: ClipSet, settings: Resolved, seed: int, epoch: int) -> Iterator[Batch]:

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from litevl.data import dataset
-from litevl.data.annotations import Clip, RetrievalData, load_msrvtt
+from litevl.data.annotations import Annotations, Clip, Question
 from litevl.data.dataset import (
     CLIP_MEAN,
     CLIP_STD,
@@ -25,6 +26,7 @@ from litevl.data.dataset import (
     file_hashes,
     normalise,
 )
+from litevl.data.msrvtt import load_msrvtt
 from litevl.data.video import DECODERS, read_frames
 from litevl.errors import DataError, RunError, ShapeError
 
@@ -44,7 +46,7 @@ def clips(make_clip):
 
 @pytest.fixture
 def data(clips):
-    return RetrievalData(clips[:3], clips[3:4], clips[4:], ("a note",))
+    return Annotations(clips[:3], clips[3:4], clips[4:], ("a note",))
 
 
 def open_store(clips, folder, size_px=32, decoder="pyav"):
@@ -63,6 +65,17 @@ def test_whole_data_is_counted_and_comparable(data):
     }
     assert report.data == data
     assert report.left_out == report.not_comparable_because == ()
+
+
+def test_questions_are_counted_with_those_whose_answer_is_not_listed(data):
+    asked = tuple(Question(str(n), "what is it?", answer) for n, answer in enumerate("aab"))
+    first = replace(data.train[0], captions=(), questions=asked)
+    report = check_clips(replace(data, train=(first, *data.train[1:]), answers=("b",)), EXPECTED)
+    counts = {"captions": 4, "questions": 3, "outside_list": 2}
+    assert report.splits["train"] == {"expected": 3, "found": 3, "broken": 0, **counts}
+    assert report.splits["test"].keys() == {"expected", "found", "broken", "captions"}
+    assert report.data.answers == ("b",)
+    assert report.data.train[0].questions == asked
 
 
 def test_missing_and_empty_clips_are_counted_together_with_the_way_out(data, clips):
@@ -107,7 +120,7 @@ def test_split_without_any_clip_left_is_an_error_in_any_case(data, clips):
 def test_only_the_first_missing_clips_are_listed(data, tmp_path):
     gone = tuple(Clip(f"gone{n}", tmp_path / f"gone{n}.mp4", "s", ("a",)) for n in range(40))
     with pytest.raises(DataError, match="2 of 42 clips found; 40 missing") as raised:
-        check_clips(RetrievalData(data.train, data.validation, gone + data.test, ()), EXPECTED)
+        check_clips(Annotations(data.train, data.validation, gone + data.test, ()), EXPECTED)
     assert "gone4;" in str(raised.value)
     assert "gone5" not in str(raised.value)
 
@@ -121,7 +134,7 @@ def test_fingerprint_is_of_content_not_of_folder_time_or_order(data, clips, tmp_
     again = tuple(
         Clip(c.id, shutil.copy(c.path, moved / c.path.name), c.source, c.captions) for c in clips
     )
-    other = RetrievalData(again[2::-1], again[3:4], again[4:], ())
+    other = Annotations(again[2::-1], again[3:4], again[4:], ())
     assert check_clips(data, EXPECTED).fingerprint == check_clips(other, EXPECTED).fingerprint
 
 
@@ -140,8 +153,24 @@ def test_fingerprint_changes_with(data, clips, change):
     changed = (first, *clips[1:])
     if change == "split":
         changed = (clips[3], *clips[1:3], clips[0], *clips[4:])
-    changed_data = RetrievalData(changed[:3], changed[3:4], changed[4:], ())
+    changed_data = Annotations(changed[:3], changed[3:4], changed[4:], ())
     assert check_clips(changed_data, EXPECTED).fingerprint != before
+
+
+@pytest.mark.parametrize("change", ["id", "text", "answer", "list", "order of the list"])
+def test_fingerprint_covers_questions_and_answers_and(data, change):
+    asked = Question("0", "what is it?", "a")
+    other = replace(asked, **{change: "where is b?"}) if change in asked.__dict__ else asked
+    listed = {"list": ("a",), "order of the list": ("b", "a")}.get(change, ("a", "b"))
+
+    def fingerprint(question, answers):
+        first = replace(data.train[0], questions=(question,))
+        changed = replace(data, train=(first, *data.train[1:]), answers=answers)
+        return check_clips(changed, EXPECTED).fingerprint
+
+    before = fingerprint(asked, ("a", "b"))
+    assert before != fingerprint(other, listed)
+    assert before != check_clips(data, EXPECTED).fingerprint
 
 
 def test_hashes_are_kept_beside_the_clips_and_used_again(clips, monkeypatch):
@@ -252,7 +281,7 @@ def test_cut_store_is_built_anew(clips, tmp_path):
 
 def test_store_below_the_data_root_is_not_taken_for_annotations(clips, tmp_path):
     open_store(clips, tmp_path / "frames")
-    check_clips(RetrievalData(clips[:3], clips[3:4], clips[4:], ()), EXPECTED)
+    check_clips(Annotations(clips[:3], clips[3:4], clips[4:], ()), EXPECTED)
     with pytest.raises(DataError) as raised:
         load_msrvtt(tmp_path, "9k")
     assert "files not used" not in str(raised.value)
@@ -362,8 +391,8 @@ def test_normalise_names_both_shapes(frames):
 # epoch_batches
 
 
-def some_clips(sources):
-    return [Clip(str(n), None, f"s{source}", ("a",)) for n, source in enumerate(sources)]
+def names(sources):
+    return [f"s{source}" for source in sources]
 
 
 @given(
@@ -372,10 +401,10 @@ def some_clips(sources):
     grouped=st.booleans(),
     seed=st.integers(0, 5),
 )
-def test_every_clip_is_in_exactly_one_batch(sources, batch_size, grouped, seed):
+def test_every_item_is_in_exactly_one_batch(sources, batch_size, grouped, seed):
     rng = np.random.default_rng(seed)
-    batches = epoch_batches(some_clips(sources), batch_size, grouped, rng)
-    assert sorted(int(clip) for batch in batches for clip in batch) == [*range(len(sources))]
+    batches = epoch_batches(names(sources), batch_size, grouped, rng)
+    assert sorted(int(item) for batch in batches for item in batch) == [*range(len(sources))]
     assert all(1 <= len(batch) <= batch_size for batch in batches)
     assert all(batch.dtype == np.int64 for batch in batches)
 
@@ -385,32 +414,32 @@ def test_every_clip_is_in_exactly_one_batch(sources, batch_size, grouped, seed):
     batch_size=st.integers(1, 9),
     seed=st.integers(0, 5),
 )
-def test_clips_of_one_source_share_as_few_batches_as_can_hold_them(sources, batch_size, seed):
+def test_items_of_one_source_share_as_few_batches_as_can_hold_them(sources, batch_size, seed):
     rng = np.random.default_rng(seed)
-    batches = epoch_batches(some_clips(sources), batch_size, True, rng)
+    batches = epoch_batches(names(sources), batch_size, True, rng)
     for source, number in Counter(sources).items():
-        sharing = sum(any(sources[clip] == source for clip in batch) for batch in batches)
+        sharing = sum(any(sources[item] == source for item in batch) for batch in batches)
         assert sharing == -(-number // batch_size)
 
 
 def test_ungrouped_batches_are_full_but_the_last():
-    batches = epoch_batches(some_clips(range(10)), 4, False, np.random.default_rng(0))
+    batches = epoch_batches(names(range(10)), 4, False, np.random.default_rng(0))
     assert [len(batch) for batch in batches] == [4, 4, 2]
 
 
 def test_pairs_fill_every_batch_but_the_last():
-    clips = some_clips([n // 2 for n in range(50)])
-    batches = epoch_batches(clips, 8, True, np.random.default_rng(0))
+    sources = names(n // 2 for n in range(50))
+    batches = epoch_batches(sources, 8, True, np.random.default_rng(0))
     assert [len(batch) for batch in batches] == [8] * 6 + [2]
 
 
 @pytest.mark.parametrize("grouped", [True, False])
 def test_batches_differ_by_epoch_and_repeat_by_seed(grouped):
-    clips = some_clips([n // 2 for n in range(40)])
+    sources = names(n // 2 for n in range(40))
 
     def two_epochs():
         rng = np.random.default_rng(7)
-        return [[b.tolist() for b in epoch_batches(clips, 8, grouped, rng)] for _ in range(2)]
+        return [[b.tolist() for b in epoch_batches(sources, 8, grouped, rng)] for _ in range(2)]
 
     first, second = two_epochs()
     assert first != second
@@ -419,4 +448,4 @@ def test_batches_differ_by_epoch_and_repeat_by_seed(grouped):
 
 def test_batch_size_below_one_is_refused():
     with pytest.raises(ValueError, match="batch_size is 0"):
-        epoch_batches(some_clips([1]), 0, False, np.random.default_rng(0))
+        epoch_batches(names([1]), 0, False, np.random.default_rng(0))

@@ -16,7 +16,6 @@ from av.video.frame import PictureType
 from small import small_world
 
 from litevl.data import mini
-from litevl.data.annotations import load_msrvtt
 from litevl.data.drawing import COLOURS, SHAPES, Thing, coverage, write_clip
 from litevl.data.mini import (
     PHRASES,
@@ -35,6 +34,7 @@ from litevl.data.mini import (
     reversed_events,
     states,
 )
+from litevl.data.msrvtt import load_msrvtt
 from litevl.data.stills import vocabulary
 from litevl.data.video import SAMPLERS, read_frames
 from litevl.errors import DataError, RunError

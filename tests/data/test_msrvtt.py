@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from litevl.data.annotations import load_msrvtt
+from litevl.data.msrvtt import load_msrvtt
 from litevl.errors import DataError
 
 TRAIN_VAL, TEST = "train_val_videodatainfo.json", "test_videodatainfo.json"
