@@ -23,16 +23,17 @@ from pydantic import ValidationError
 
 from litevl.errors import DataError, RunError
 from litevl.schema import (
-    OPTIONAL_QUERY_ARRAYS,
-    QUERY_ARRAYS,
+    ARRAY_TABLES,
     SCHEMA,
-    STRIPS_ARRAYS,
+    STRIPS_TABLES,
     Arrays,
     Part,
     PlanFile,
     Record,
+    Tables,
     array_problems,
 )
+from litevl.spec import Task, task_of
 
 __all__ = [
     "PlanFile",
@@ -75,7 +76,8 @@ def write_record(
 ) -> Path:
     """Write `<run id>.json`, its `.npz` and `.strips.npz` into the folder; returns the JSON's path.
 
-    arrays: see QUERY_ARRAYS, needed for a complete run.   strips: see STRIPS_ARRAYS.
+    arrays: see ARRAY_TABLES, needed for a complete run.   strips: see STRIPS_TABLES. Which table of
+    the two applies is the task of the record's data set; a record without data has neither file.
     Raises ValueError for a record or arrays that do not fit the schema (our mistake), RunError
     when the disk is full or the folder cannot be written. Files of other runs are never touched.
     """
@@ -85,7 +87,11 @@ def write_record(
     path = folder / f"{checked.run.id}.json"
     files = [(".strips.npz", strips), (".npz", arrays)]
     for suffix, content in files:
-        problems = array_problems(content, *_tables(suffix)) if content is not None else []
+        if content is None:
+            continue
+        if checked.data is None:
+            raise ValueError(f"{path.stem}{suffix}: the record does not say of which data set")
+        problems = array_problems(content, *_tables(suffix, task_of(checked.data.dataset)))
         if problems:
             raise ValueError(f"{path.stem}{suffix}: " + "; ".join(problems))
     for suffix, content in files:
@@ -114,19 +120,30 @@ def read_plan(path: Path) -> PlanFile:
 
 
 def read_arrays(path: Path) -> Arrays:
-    """The per-query arrays beside a record; path: its JSON or its .npz. DataError if damaged."""
-    return _read_npz(path.with_suffix(".npz"), *_tables(".npz"))
+    """The per-query arrays beside a record; path: its JSON or its .npz. DataError if damaged.
+
+    Those of question answering are the ones that hold "answer_list".
+    """
+    return _read_npz(path, ".npz")
 
 
 def read_strips(path: Path) -> Arrays | None:
-    """The film strips beside a record's JSON, None if it has none. DataError if damaged."""
-    strips = path.with_suffix(".strips.npz")
-    return _read_npz(strips, *_tables(".strips.npz")) if strips.exists() else None
+    """The film strips beside a record's JSON, None if it has none. DataError if damaged.
+
+    Those of retrieval are the ones that hold "top": several clips for each query.
+    """
+    return _read_npz(path, ".strips.npz") if path.with_suffix(".strips.npz").exists() else None
 
 
-def _tables(suffix: str) -> tuple[dict[str, str], dict[str, str]]:
+def _tables(suffix: str, task: Task) -> Tables:
     """The required and the optional arrays of one kind of file."""
-    return (STRIPS_ARRAYS, {}) if suffix == ".strips.npz" else (QUERY_ARRAYS, OPTIONAL_QUERY_ARRAYS)
+    return (STRIPS_TABLES if suffix == ".strips.npz" else ARRAY_TABLES)[task]
+
+
+def _task_of_arrays(suffix: str, arrays: Mapping[str, NDArray[Any]]) -> Task:
+    """Which task left these arrays, told by one that only it has."""
+    is_answers = "top" not in arrays if suffix == ".strips.npz" else "answer_list" in arrays
+    return "question-answering" if is_answers else "retrieval"
 
 
 def _as_json(part: Part) -> bytes:
@@ -195,7 +212,8 @@ def _read_json(path: Path, model: type[AnyPart]) -> AnyPart:
         raise DataError(f"{path}: cannot be read ({error.strerror}). {way_out}") from error
 
 
-def _read_npz(path: Path, required: dict[str, str], optional: dict[str, str]) -> Arrays:
+def _read_npz(path: Path, suffix: str) -> Arrays:
+    path = path.with_suffix(suffix)
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
@@ -204,7 +222,7 @@ def _read_npz(path: Path, required: dict[str, str], optional: dict[str, str]) ->
             f"{path}: the per-query values cannot be read ({error}).\n"
             "  Remove it together with its .json and run again."
         ) from error
-    problems = array_problems(arrays, required, optional)
+    problems = array_problems(arrays, *_tables(suffix, _task_of_arrays(suffix, arrays)))
     if problems:
         raise DataError(f"{path}: damaged, or written by another version: " + "; ".join(problems))
     return arrays

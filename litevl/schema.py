@@ -1,6 +1,7 @@
 """The schema of a record and of a plan file, version 1.
 
-Shapes: Q queries, G gallery clips, K retrieved clips, E example queries, T frames, S pixels.
+Shapes: Q queries (captions or questions), G gallery clips, A listed answers, K clips or answers
+kept, E example queries, T frames, S pixels.
 
 A change that would make an old file unreadable, or mean something else, raises SCHEMA.
 """
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from litevl.spec import Claim, Provenance, Target
+from litevl.spec import Claim, Provenance, Target, Task
 
 Arrays = dict[str, NDArray[Any]]
 Status = Literal["complete", "failed", "interrupted"]
@@ -44,6 +45,39 @@ STRIPS_ARRAYS = {
     "frames": "u E K T S S 3",
     "frame_weights": "f E K T",
     "right": "b E",
+}
+QUESTION_ARRAYS = {
+    "query_ids": "U Q",
+    "questions": "U Q",
+    "answers": "U Q",  # the gold ones
+    "kinds": "U Q",  # question types
+    "clip_ids": "U Q",
+    "clusters": "iu Q",
+    "answer_list": "U A",
+    "top": "iu Q K",  # places in answer_list, best first
+    "top_scores": "f Q K",
+    "right": "f Q",  # 1 where the first of `top` is the gold answer, else 0
+    "in_list": "f Q",  # 1 where the gold answer is listed, else 0
+}
+OPTIONAL_QUESTION_ARRAYS = {
+    "needs_order": "b Q",  # only the order of frames tells the answer
+    "shuffled_right": "f Q",
+}
+QUESTION_STRIPS = {
+    "queries": "iu E",
+    "frames": "u E T S S 3",
+    "frame_weights": "f E T",
+    "right": "b E",
+}
+
+Tables = tuple[dict[str, str], dict[str, str]]  # arrays required, arrays optional
+ARRAY_TABLES: dict[Task, Tables] = {
+    "retrieval": (QUERY_ARRAYS, OPTIONAL_QUERY_ARRAYS),
+    "question-answering": (QUESTION_ARRAYS, OPTIONAL_QUESTION_ARRAYS),
+}
+STRIPS_TABLES: dict[Task, Tables] = {
+    "retrieval": (STRIPS_ARRAYS, {}),
+    "question-answering": (QUESTION_STRIPS, {}),
 }
 
 
@@ -105,12 +139,17 @@ class Hardware(Part):
 
 
 class SplitCounts(Part):
-    """Clips the spec expects, found and broken, and captions of the clips used."""
+    """Clips the spec expects, found and broken, and the captions or questions of the clips used.
+
+    questions and outside_list, those whose gold answer is not listed: question answering only.
+    """
 
     expected: int
     found: int
     broken: int
     captions: int
+    questions: int | None = None
+    outside_list: int | None = None
 
 
 class DataPart(Part):
@@ -173,19 +212,29 @@ class Metrics(Part):
 
 
 class TrainPoint(Part):
+    """A step's loss, and the two parts that retrieval's has: contrastive and matching."""
+
     step: int
     loss: float
-    vtc: float
-    vtm: float
+    vtc: float | None = None
+    vtm: float | None = None
     learning_rate: float
 
 
 class ValidationPoint(Part):
-    """After an epoch: dual-encoder ranking only, since re-ranking would cost more than it tells."""
+    """After an epoch. Retrieval: dual encoder only, re-ranking would cost more than it tells."""
 
     step: int
-    recall_at_1: Annotated[float, Field(alias="t2v-itc/R@1")]
+    recall_at_1: Annotated[float | None, Field(alias="t2v-itc/R@1")] = None
+    accuracy: float | None = None
     order_accuracy: float | None = None
+    """Of captions against their twins; in question answering, of the questions about order."""
+
+    @model_validator(mode="after")
+    def _is_of_one_task(self) -> Self:
+        if (self.recall_at_1 is None) == (self.accuracy is None):
+            raise ValueError("a validation point has either t2v-itc/R@1 or accuracy")
+        return self
 
 
 class Curves(Part):

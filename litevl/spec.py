@@ -23,6 +23,14 @@ Profile = Literal["mini", "paper"]
 PROFILES: tuple[Profile, ...] = ("mini", "paper")
 SECTIONS = ("data", "frames", "model", "train", "evaluate")
 
+Task = Literal["retrieval", "question-answering"]
+TASKS: dict[str, Task] = {
+    "msrvtt": "retrieval",
+    "didemo": "retrieval",
+    "msvd-qa": "question-answering",
+    "msrvtt-qa": "question-answering",
+}
+
 Sampler = Literal["blip-uniform", "lavis-uniform", "segment-middle", "segment-random"]
 # The frames of an evaluation are the same each time, so nothing random is offered.
 EvalSampler = Literal["blip-uniform", "lavis-uniform", "segment-middle"]
@@ -221,6 +229,13 @@ class Spec(Table):
     claim: Annotated[tuple[Claim, ...], Field(strict=False)] = ()
     provenance: dict[str, Provenance] = Field(default_factory=dict)
     profile: Profiles
+
+
+def task_of(dataset: str) -> Task:
+    """What is done with a data set. ValueError for one that litevl does not know."""
+    if dataset not in TASKS:
+        raise ValueError(f"no data set {dataset!r}; known: {', '.join(TASKS)}")
+    return TASKS[dataset]
 
 
 def load_spec(path: Path) -> Spec:

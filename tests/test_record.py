@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from question_records import make_question_arrays, make_question_record, make_question_strips
 from records import make_arrays, make_record, make_strips
 
 from litevl import record as record_module
@@ -55,6 +56,77 @@ def test_record_arrays_and_strips_come_back_as_written(tmp_path: Path, record, a
         assert set(stored) == set(written)
         assert all((stored[name] == written[name]).all() for name in written)
     assert read_record(path).metrics.test["t2v/R@1"].n == 12
+
+
+def test_record_of_question_answering_comes_back_as_written(tmp_path: Path) -> None:
+    arrays = make_question_arrays("full", 0, num_questions=20)
+    record = make_question_record("full", 0, arrays)
+    strips = make_question_strips(arrays, num_frames=3, size_px=8)
+    path = write_record(tmp_path, record, arrays, strips)
+    assert json.loads(path.read_text()) == record
+    found, examples = read_arrays(path), read_strips(path)
+    assert examples is not None
+    for stored, written in ((found, arrays), (examples, strips)):
+        assert set(stored) == set(written)
+        assert all((stored[name] == written[name]).all() for name in written)
+
+
+def test_arrays_of_the_other_task_are_not_written(tmp_path: Path, record, arrays) -> None:
+    answered = make_question_arrays("full", 0, num_questions=20)
+    of_answers = make_question_record("full", 0, answered)
+    with pytest.raises(ValueError, match=r"captions is missing.*answer_list is unknown"):
+        write_record(tmp_path, record, answered)
+    with pytest.raises(ValueError, match=r"answer_list is missing.*gallery_ids is unknown"):
+        write_record(tmp_path, of_answers, arrays)
+    with pytest.raises(ValueError, match=r"full-s0-0123abcd\.strips\.npz: .*frames should be"):
+        write_record(tmp_path, of_answers, answered, make_strips(arrays))
+    record["data"]["dataset"] = "msvd"
+    with pytest.raises(ValueError, match="no data set 'msvd'; known: msrvtt, didemo, msvd-qa, "):
+        write_record(tmp_path, record, arrays)
+    failed = record | {"status": "failed", "error": "x", "data": None}
+    with pytest.raises(ValueError, match="does not say of which data set"):
+        write_record(tmp_path, failed, arrays)
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"answer_list": np.zeros(10, int)}, r"answer_list should be \(A\), got int64"),
+        ({"top": np.zeros((20, 3), int)}, r"top_scores should be \(Q, K\)"),
+        ({"right": np.ones(19)}, r"right should be \(Q\)"),
+        ({"needs_order": np.ones(20)}, r"needs_order should be \(Q\), got float64"),
+        ({"truth": np.zeros(20, int)}, "truth is unknown"),
+    ],
+)
+def test_damaged_arrays_of_question_answering_are_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    arrays = make_question_arrays("full", 0, num_questions=20)
+    path = write_record(tmp_path, make_question_record("full", 0, arrays), arrays)
+    np.savez(path.with_suffix(".npz"), **arrays | change)
+    with pytest.raises(DataError, match=rf"{path.stem}\.npz: damaged.*{message}"):
+        read_arrays(path)
+
+
+def test_record_from_before_question_answering_is_still_read(tmp_path: Path, record) -> None:
+    for point in record["curves"]["validation"]:
+        del point["accuracy"]
+    for counts in record["data"]["splits"].values():
+        del counts["questions"], counts["outside_list"]
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(record))
+    read = read_record(path)
+    assert read.curves.validation[0].recall_at_1 is not None
+    assert read.data is not None
+    assert read.data.splits["test"].questions is None
+
+
+@pytest.mark.parametrize("both", [None, 50.0])
+def test_validation_point_is_of_one_task(tmp_path: Path, record, arrays, both: Any) -> None:
+    record["curves"]["validation"][0] |= {"t2v-itc/R@1": both, "accuracy": both}
+    with pytest.raises(ValidationError, match="either t2v-itc/R@1 or accuracy"):
+        write_record(tmp_path, record, arrays)
 
 
 def test_the_same_record_gives_the_same_bytes(tmp_path: Path, record, arrays) -> None:

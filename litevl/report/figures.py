@@ -182,7 +182,9 @@ def curve_pictures(study: Study) -> list[Picture]:
         (
             "curve-validation-recall",
             "Validation t2v R@1 (%), without re-ranking",
-            lambda r: [(p.step, p.recall_at_1) for p in r.curves.validation],
+            lambda r: [
+                (p.step, p.recall_at_1) for p in r.curves.validation if p.recall_at_1 is not None
+            ],
         ),
         (
             "curve-validation-order",
