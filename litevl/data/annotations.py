@@ -5,12 +5,14 @@ wrong row, with file and row, in one DataError. Nothing is repaired, and nothing
 silence.
 """
 
+import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeGuard
 
 QUESTION_TYPES = ("what", "who", "how", "when", "where")
 # Where the archives in circulation put their clips; the first folder that holds a clip wins.
@@ -67,23 +69,32 @@ class Annotations:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
 
-def text_files(root: Path, problems: list[str]) -> Iterator[tuple[str, str]]:
-    """Name and text of every JSON, CSV and TXT file below root, also in zip archives."""
-    for folder, children, names in os.walk(root):
+def text_files(
+    root: Path, problems: list[str], names: Collection[str] = ()
+) -> Iterator[tuple[str, str]]:
+    """Name and text of every JSON, CSV and TXT file below root, also in zip archives.
+
+    names: only the files of these names, in whatever folder or archive.
+    """
+
+    def is_wanted(name: str) -> bool:
+        return Path(name).name in names if names else _is_text(name)
+
+    for folder, children, files in os.walk(root):
         inside = Path(folder).relative_to(root)
         children[:] = sorted(
             child
             for child in children
             if not child.startswith(".") and (inside / child).as_posix() not in CLIP_FOLDERS
         )
-        for name in sorted(names):
+        for name in sorted(files):
             shown = (inside / name).as_posix()
             try:
-                if _is_text(name):
+                if is_wanted(name):
                     yield shown, (root / shown).read_text(encoding="utf-8-sig")
                 elif name.lower().endswith(".zip"):
                     with zipfile.ZipFile(root / shown) as archive:
-                        for member in filter(_is_text, archive.namelist()):
+                        for member in filter(is_wanted, archive.namelist()):
                             yield f"{shown}:{member}", archive.read(member).decode("utf-8-sig")
             except (OSError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error) as error:
                 problems.append(f"{shown}: cannot be read: {error}")
@@ -91,6 +102,63 @@ def text_files(root: Path, problems: list[str]) -> Iterator[tuple[str, str]]:
 
 def _is_text(name: str) -> bool:
     return not Path(name).name.startswith(".") and name.lower().endswith(TEXT_SUFFIXES)
+
+
+def named_files(
+    root: Path, names: Collection[str], problems: list[str], notes: list[str]
+) -> dict[str, tuple[str, str]]:
+    """Name -> where below root it lies, and its text, for those of the names that are there.
+
+    A second file of the same name is noted when it is a copy, and a problem when it differs.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for shown, text in text_files(root, problems, names):
+        name = Path(shown.rpartition(":")[2]).name
+        first, its_text = found.setdefault(name, (shown, text))
+        if its_text != text:
+            problems.append(f"{shown}: differs from {first}; keep one of them")
+        elif first != shown:
+            notes.append(f"{shown}: not used, a copy of {first}")
+    return found
+
+
+def json_list(name: str, text: str, problems: list[str]) -> list[Any]:
+    """The entries of a JSON list; none and a problem when it is something else."""
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        problems.append(f"{name}: not JSON ({error}); cut short?")
+        return []
+    if isinstance(content, list):
+        return content
+    problems.append(f"{name}: should be a list, is a {type(content).__name__}")
+    return []
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value of a JSON file is a whole number, and not true or false."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def clip_files(
+    root: Path, folders: Sequence[str], clip_ids: Collection[str], problems: list[str]
+) -> dict[str, Path]:
+    """Clip id -> file, from one listing of each folder; ids without a file are not in it.
+
+    A clip's file is called by its id, alone or followed by a dot and anything: DiDeMo's download
+    script makes `x.mov.mp4` of `x.mov`. Two files for one clip are a problem.
+    """
+    files: dict[str, Path] = {}
+    for folder in filter(lambda name: (root / name).is_dir(), folders):
+        for name in sorted(os.listdir(root / folder)):
+            stem = name
+            while stem and stem not in clip_ids:
+                stem = stem.rpartition(".")[0]
+            path = root / folder / name
+            if stem and path.is_file() and files.setdefault(stem, path) != path:
+                other = files[stem].relative_to(root)
+                problems.append(f"{stem}: two files, {other} and {folder}/{name}; keep one of them")
+    return files
 
 
 def problems_message(root: Path, name: str, problems: Sequence[str]) -> str:
