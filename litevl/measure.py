@@ -1,6 +1,6 @@
-"""What a trained model is worth and what it costs: metrics, per-query values, film strips, FLOPs.
+"""What is measured alike in every task: cost and the learned scale.
 
-Legend: Q captions, G clips, E example queries, K clips shown per query, T frames, S pixels.
+Legend: T frames.
 """
 
 from __future__ import annotations
@@ -15,158 +15,65 @@ import numpy.typing as npt
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from litevl import metrics
-from litevl.data.video import SAMPLERS
-from litevl.engine.clips import ClipSet
-from litevl.engine.evaluate import Evaluation, evaluate, twin_scores
-from litevl.engine.precision import attention_kernel, computing
+from litevl.engine.precision import attention_kernel
+from litevl.metrics import Metric
 from litevl.model.litevl import LiteVLForRetrieval
+from litevl.model.question_answering import LiteVLForQuestionAnswering
+from litevl.model.tokenizer import Tokens
 from litevl.spec import Resolved
 
 Arrays = dict[str, npt.NDArray[Any]]
-NUM_TOP = 10  # clips kept per query
-NUM_EXAMPLES = 3  # right ones, and as many wrong ones
-NUM_SHOWN = 3  # clips shown per example
+Model = LiteVLForRetrieval | LiteVLForQuestionAnswering
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Metrics of a run, the values behind them, and examples to look at."""
+    """Metrics of a run by split, the test split's values behind them, and examples to look at."""
 
-    metrics: dict[str, dict[str, metrics.Metric]]
+    metrics: dict[str, dict[str, Metric]]
     arrays: Arrays
     strips: Arrays
 
 
-def score_run(
-    model: LiteVLForRetrieval, settings: Resolved, clips: dict[str, ClipSet], seed: int
-) -> Scored:
-    """Score the validation split (if any) and the test split."""
-    found: dict[str, dict[str, metrics.Metric]] = {}
-    arrays: Arrays = {}
-    for split in ("validation", "test"):
-        if not len(clips[split]):
-            continue
-        values, arrays, evaluation = score_split(model, settings, clips[split], split, seed)
-        found[split] = values
-    return Scored(found, arrays, film_strips(model, settings, clips["test"], evaluation, arrays))
-
-
-def score_split(
-    model: LiteVLForRetrieval, settings: Resolved, clips: ClipSet, split: str, seed: int
-) -> tuple[dict[str, metrics.Metric], Arrays, Evaluation]:
-    """Metrics, per-query arrays and scores of one split; caption i belongs to clip i."""
-    options = settings.evaluate
-
-    def score(shuffle: bool) -> Evaluation:
-        rng = np.random.default_rng([seed, int(shuffle)])
-        title = f"scoring {split}" + (", frames shuffled" if shuffle else "")
-        return evaluate(model, clips, settings, rng, shuffle, title)
-
-    plain, shuffled = score(shuffle=False), score(shuffle=True)
-    truth, clusters = np.arange(len(clips)), clips.clusters()
-    scores = plain.scores
-    arrays: Arrays = {
-        "query_ids": np.array([f"{clip.id}#0" for clip in clips.clips]),
-        "captions": np.array([clip.captions[0] for clip in clips.clips]),
-        "gallery_ids": np.array([clip.id for clip in clips.clips]),
-        "clusters": clusters,
-        "truth": truth,
-        "t2v_ranks": metrics.ranks(scores.text_to_video, truth),
-        "v2t_ranks": metrics.ranks(scores.video_to_text.T, truth),
-        "t2v_itc_ranks": metrics.ranks(scores.itc, truth),
-        "v2t_itc_ranks": metrics.ranks(scores.itc.T, truth),
-        "t2v_shuffled_ranks": metrics.ranks(shuffled.scores.text_to_video, truth),
-    }
-    order = np.argsort(-scores.text_to_video, axis=1, kind="stable")[:, :NUM_TOP]
-    arrays["t2v_top"] = order
-    arrays["t2v_top_scores"] = np.take_along_axis(scores.text_to_video, order, axis=1)
-    rng = np.random.default_rng(seed)
-    values = metrics.retrieval_metrics(arrays["t2v_ranks"], arrays["v2t_ranks"], clusters, rng)
-    for name in ("t2v-itc", "v2t-itc"):
-        ranking = arrays[f"{name.replace('-', '_')}_ranks"]
-        values |= metrics.direction_metrics(name, ranking, clusters, rng)
-    values["shuffle_sensitivity"] = metrics.shuffle_sensitivity(
-        arrays["t2v_ranks"], arrays["t2v_shuffled_ranks"], clusters, rng
-    )
-    own, _ = clips.twins()
-    if len(own) == len(clips):
-        with computing(options.precision, plain.text.cls.device):
-            right, twin = twin_scores(
-                model, plain.video, plain.text, clips, options.score, options.batch_size
-            )
-        arrays["order_right"] = metrics.order_right(right, twin)
-        values["order_accuracy"] = metrics.order_accuracy(arrays["order_right"], clusters, rng)
-    return values, arrays, plain
-
-
-@torch.inference_mode()
-def film_strips(
-    model: LiteVLForRetrieval,
-    settings: Resolved,
-    clips: ClipSet,
-    evaluation: Evaluation,
-    arrays: Arrays,
-) -> Arrays:
-    """Some queries answered right and some wrong, their best clips, and each frame's weight.
-
-    The queries are drawn at random, the same ones for the same outcome; frame weights have mean 1
-    and are all 1 where pooling does not look at the text.
-    """
-    ranking = metrics.worst(arrays["t2v_ranks"])
+def picked(right: npt.NDArray[np.bool_], count: int) -> list[int]:
+    """`count` queries answered right and as many wrong, drawn at random; always the same ones."""
     rng = np.random.default_rng(0)
-    chosen = [
+    return [
         int(query)
-        for group in (np.flatnonzero(ranking == 1), np.flatnonzero(ranking > 1))
-        for query in sorted(rng.permutation(group)[:NUM_EXAMPLES])
+        for group in (np.flatnonzero(right), np.flatnonzero(~right))
+        for query in sorted(rng.permutation(group)[:count])
     ]
-    top = arrays["t2v_top"][chosen][:, :NUM_SHOWN]  # (E, K)
-    sample, num_frames = SAMPLERS[settings.frames.eval_sampler], settings.frames.num_frames
-    frames = np.stack(
-        [
-            clips.store.frames(
-                int(clip), sample(clips.store.num_frames(int(clip)), num_frames, rng)
-            )
-            for clip in top.ravel()
-        ]
-    )
-    device = evaluation.text.cls.device
-    video = evaluation.video.select(torch.as_tensor(top.ravel(), device=device))
-    text = evaluation.text.select(torch.as_tensor(np.repeat(chosen, top.shape[1]), device=device))
-    weights, _ = model.pooling_weights(video, text)
-    shown = np.ones(frames.shape[:2]) if weights is None else weights.double().cpu().numpy()
-    return {
-        "queries": np.array(chosen, dtype=np.int64),
-        "top": top,
-        "scores": arrays["t2v_top_scores"][chosen][:, :NUM_SHOWN],
-        "frames": frames.reshape(*top.shape, *frames.shape[1:]),
-        "frame_weights": shown.reshape(*top.shape, -1),
-        "right": ranking[chosen] == 1,
-    }
 
 
-def learned_scale(model: LiteVLForRetrieval) -> list[list[float]] | None:
+def learned_scale(model: Model) -> list[list[float]] | None:
     """The learned temporal scale per layer and frame, where there is one."""
     scales = model.visual_encoder.temporal_scales()
     return None if scales is None else [[float(value) for value in row] for row in scales]
 
 
-def cost(model: LiteVLForRetrieval, settings: Resolved, device: torch.device) -> dict[str, Any]:
-    """Parameters, counted FLOPs of encoding one clip and matching one pair, peak memory in GiB.
+@torch.no_grad()
+def cost(model: Model, settings: Resolved, device: torch.device) -> dict[str, Any]:
+    """Parameters, counted FLOPs of encoding one clip and scoring one pair, peak memory in GiB.
 
-    The pair's caption has the longest length the spec allows.
+    A pair is a caption or a question with one answer, as long as the spec allows, and a clip that
+    is encoded already.
     """
     config = model.config
-    size, words = config.image_size_px, settings.data.max_tokens
+    size = config.image_size_px
     frames = torch.zeros(1, config.num_frames, 3, size, size, device=device)
-    ids = torch.zeros(1, words, dtype=torch.long, device=device)
-    mask = torch.ones_like(ids)
+    text = longest(settings.data.max_tokens, device)
     with attention_kernel(device):
         with FlopCounterMode(display=False) as of_clip:
+            tokens = model.visual_encoder(frames)
+        if isinstance(model, LiteVLForRetrieval):
             video = model.encode_video(frames)
-        text = model.encode_text(ids, mask)
-        with FlopCounterMode(display=False) as of_pair:
-            model.match(video, text)
+            encoded = model.encode_text(text.input_ids, text.attention_mask)
+            with FlopCounterMode(display=False) as of_pair:
+                model.match(video, encoded)
+        else:
+            answer = longest(settings.data.max_answer_tokens or 0, device)
+            with FlopCounterMode(display=False) as of_pair:
+                model.answer_losses(model.ground(tokens, text), answer, 0.0)
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device)
     else:
@@ -178,3 +85,9 @@ def cost(model: LiteVLForRetrieval, settings: Resolved, device: torch.device) ->
         "flops_per_pair": of_pair.get_total_flops(),
         "peak_memory_gib": peak / 2**30,
     }
+
+
+def longest(num_tokens: int, device: torch.device) -> Tokens:
+    """A text of that many words, (1, W)."""
+    ids = torch.zeros(1, num_tokens, dtype=torch.long, device=device)
+    return Tokens(ids, torch.ones_like(ids))

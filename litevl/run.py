@@ -7,47 +7,33 @@ scores, record. A run that fails leaves a record that says so; the others go on.
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
-from litevl import measure
-from litevl.data.annotations import Clip
-from litevl.data.dataset import DataReport, FrameStore, check_clips
-from litevl.data.mini import ensure_world, read_twins
-from litevl.data.msrvtt import load_msrvtt
-from litevl.engine.clips import ClipSet
+from litevl import measure, measure_answers, measure_retrieval
+from litevl.engine.answering import AnsweringObjective
 from litevl.engine.precision import repeatable
-from litevl.engine.train import History, train
-from litevl.errors import DataError, LiteVLError, RunError, SpecError
+from litevl.engine.retrieval import RetrievalObjective
+from litevl.engine.train import History, Objective, train
+from litevl.errors import LiteVLError, RunError
 from litevl.model.litevl import LiteVLForRetrieval
-from litevl.model.tokenizer import Tokenizer
+from litevl.model.question_answering import LiteVLForQuestionAnswering
 from litevl.model.weights import WeightsReport, load_blip
 from litevl.plan import PlannedRun, plan, state
+from litevl.prepare import Prepared, prepare
 from litevl.record import code_state, hardware, package_versions, write_plan, write_record
-from litevl.spec import Resolved, Spec, as_dict, choose_profile, load_spec
+from litevl.spec import Resolved, Spec, as_dict, choose_profile, load_spec, task_of
 
 logger = logging.getLogger(__name__)
-SPLITS = ("train", "validation", "test")
-NUM_SHOWN = 5  # captions that cannot be used
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A data set checked and decoded."""
-
-    report: DataReport
-    clips: dict[str, ClipSet]  # by split
-    seconds: float
 
 
 def execute_plan(
@@ -111,69 +97,6 @@ def plan_file(
     }
 
 
-def prepare(settings: Resolved, subset: int | None, allow_missing: bool) -> Prepared:
-    """Check the data set, making the mini world first where the spec describes one; decode it."""
-    started = time.perf_counter()
-    root, workers = Path(settings.data.root), os.cpu_count() or 1
-    if settings.data.world is not None:
-        ensure_world(root, settings.data.world, workers)
-    if settings.data.dataset != "msrvtt":
-        raise SpecError(f"data.dataset: {settings.data.dataset!r} cannot be run yet")
-    expected = settings.data.expected.model_dump()
-    data = load_msrvtt(root, settings.data.train_split)
-    report = check_clips(
-        data, {split: expected[f"{split}_clips"] for split in SPLITS}, allow_missing
-    )
-    if subset is not None:
-        report = first_clips(report, subset)
-    tokenizer = Tokenizer.for_weights(settings.model.weights)
-    twins = read_twins(root)
-    clips = {}
-    for split in SPLITS:
-        some: tuple[Clip, ...] = getattr(report.data, split)
-        store = FrameStore.open(
-            some,
-            root.with_name(root.name + "-frames"),
-            settings.frames.size_px,
-            settings.frames.decoder,
-            workers,
-        )
-        clips[split] = ClipSet(
-            some, store, tokenizer, settings.frames.num_frames, settings.data.max_tokens, twins
-        )
-        expect_usable_captions(root, split, clips[split])
-    return Prepared(report, clips, time.perf_counter() - started)
-
-
-def expect_usable_captions(root: Path, split: str, clips: ClipSet) -> None:
-    """Raise DataError that names the clips whose captions are empty or have too many words."""
-    try:
-        clips.tokens([caption for clip in clips.clips for caption in clip.captions])
-    except DataError as error:
-        listed = []
-        for clip in clips.clips:
-            try:
-                clips.tokens(clip.captions)
-            except DataError as of_clip:
-                listed += [f"  {clip.id}:{line}" for line in str(of_clip).split("\n")[1:-1]]
-        first, way_out = str(error).split("\n")[0], str(error).split("\n")[-1]
-        shown = [*listed[:NUM_SHOWN], *(["  ..."] if len(listed) > NUM_SHOWN else []), way_out]
-        raise DataError(f"{root}, {split} captions: {first}\n" + "\n".join(shown)) from None
-
-
-def first_clips(report: DataReport, count: int) -> DataReport:
-    """The report cut to the first `count` clips of each split, in the order of the annotations."""
-    data = report.data
-    kept = replace(
-        data,
-        train=data.train[:count],
-        validation=data.validation[:count],
-        test=data.test[:count],
-    )
-    why = (*report.not_comparable_because, f"subset: the first {count} clips of each split")
-    return replace(report, data=kept, not_comparable_because=why)
-
-
 def execute(run: PlannedRun, data: Prepared, profile_reason: str, output: Path) -> bool:
     """Train, score and record one run; False where it failed, which its record then says."""
     settings = run.resolved
@@ -221,25 +144,24 @@ def train_and_score(
     run: PlannedRun, data: Prepared, device: torch.device, output: Path
 ) -> tuple[dict[str, Any], measure.Arrays, measure.Arrays]:
     """The measured part of a record, its per-query arrays and its film strips."""
-    settings = run.resolved
-    generator = torch.Generator().manual_seed(run.seed)
-    model, weights = load_blip(
-        LiteVLForRetrieval, settings.model.weights, generator, **model_options(settings)
-    )
-    model.to(device)
-    history = train(
-        model,
-        settings,
-        data.clips["train"],
-        data.clips["validation"],
-        run.seed,
-        run.max_steps,
-        output / "runs" / run.id,
-        f"{settings.variant}, seed {run.seed}",
-    )
-    save_model(model, output / "runs" / run.id / "model")
+    settings, seed, folder = run.resolved, run.seed, output / "runs" / run.id
+    start = settings.model.weights, torch.Generator().manual_seed(seed)
+    data_of_task = settings, data.clips["train"], data.clips["validation"], seed
+    model: measure.Model
+    objective: Objective
+    if task_of(settings.data.dataset) == "retrieval":
+        ranker, weights = load_blip(LiteVLForRetrieval, *start, **model_options(settings))
+        model, objective = ranker, RetrievalObjective(ranker.to(device), *data_of_task)
+        score_run = partial(measure_retrieval.score_run, ranker)
+    else:
+        answerer, weights = load_blip(LiteVLForQuestionAnswering, *start, **model_options(settings))
+        model, objective = answerer, AnsweringObjective(answerer.to(device), *data_of_task)
+        score_run = partial(measure_answers.score_run, answerer)
+    title = f"{settings.variant}, seed {seed}"
+    history = train(objective, settings.train, seed, run.max_steps, folder, title)
+    save_model(model, folder / "model")
     trained = time.perf_counter()
-    scored = measure.score_run(model, settings, data.clips, run.seed)
+    scored = score_run(settings, data.clips, seed)
     finished = time.perf_counter()
     measured = {
         "data": {
@@ -259,7 +181,7 @@ def train_and_score(
     return measured, scored.arrays, scored.strips
 
 
-def save_model(model: LiteVLForRetrieval, folder: Path) -> None:
+def save_model(model: measure.Model, folder: Path) -> None:
     """Write the trained model, as `from_pretrained` reads it; RunError where that fails."""
     try:
         model.save_pretrained(folder)

@@ -1,8 +1,8 @@
-"""Still images of the mini world and their captions, for the pre-training of mini-BLIP.
+"""Still images of the mini world, captions and questions, for the pre-training of mini-BLIP.
 
 A still shows one moment of a scene. Its caption says what can be seen in it (colours, shapes,
-places, sizes, directions) and never what happens: a model that has seen only these has never seen
-time.
+places, sizes, directions) and never what happens, and its questions ask for the same: a model that
+has seen only these has never seen time.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 from concurrent.futures import ProcessPoolExecutor
 from itertools import chain
 from multiprocessing import get_context
+from typing import NamedTuple
 
 import numpy as np
 
 from litevl.data.drawing import COLOURS, SHAPES, Pixels, State, Thing, draw_frames
 from litevl.data.mini import PHRASES, TEMPLATES, Scene, draw_scene, states
+from litevl.data.questions import ask_about_still
 
 STILL_TEMPLATES = (
     "{actor} beside {other}",
@@ -23,6 +25,17 @@ STILL_TEMPLATES = (
     "{other} and {actor}",
 )
 SHARE_OF_PLAIN = 0.2  # of the things that are named without their state
+NUM_QUESTIONS = 3  # about each still
+
+Questions = tuple[tuple[str, str], ...]  # with their answers
+
+
+class Still(NamedTuple):
+    """A picture (S, S, 3) uint8, what it shows in words, and what one can ask about it."""
+
+    image: Pixels
+    caption: str
+    questions: Questions
 
 
 def vocabulary() -> list[str]:
@@ -78,27 +91,30 @@ def still_caption(scene: Scene, state: State, rng: np.random.Generator) -> str:
     return template.format(actor=describe(scene.actor, state, rng), other=other)
 
 
-def draw_still(rng: np.random.Generator, size_px: int) -> tuple[Pixels, str]:
-    """One still (size_px, size_px, 3) uint8 and its caption."""
+def draw_still(rng: np.random.Generator, size_px: int) -> Still:
+    """One still, its caption and its questions."""
     scene = draw_scene(rng)
     moments = states(scene, 33)
     state = moments[int(rng.integers(len(moments)))]
     things = [(scene.other, scene.other_state), (scene.actor, state)]
-    return draw_frames([things], size_px, rng)[0], still_caption(scene, state, rng)
+    image = draw_frames([things], size_px, rng)[0]
+    caption = still_caption(scene, state, rng)
+    return Still(image, caption, ask_about_still(scene, state, NUM_QUESTIONS, rng.spawn(1)[0]))
 
 
-def draw_stills(count: int, size_px: int, seed: int, num_workers: int) -> tuple[Pixels, list[str]]:
-    """Many stills (count, size_px, size_px, 3) uint8 and their captions; the same for one seed."""
+def draw_stills(
+    count: int, size_px: int, seed: int, num_workers: int
+) -> tuple[Pixels, list[str], list[Questions]]:
+    """Stills (count, size_px, size_px, 3) uint8, captions, questions; the same for one seed."""
     seeds = np.random.SeedSequence(seed).spawn(-(-count // 500))
     jobs = [(child, size_px) for child in seeds]
     with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
-        parts = list(pool.map(_draw_chunk, jobs))
-    images = np.concatenate([images for images, _ in parts])[:count]
-    return images, list(chain.from_iterable(captions for _, captions in parts))[:count]
+        stills = list(chain.from_iterable(pool.map(_draw_chunk, jobs)))[:count]
+    images = np.stack([still.image for still in stills])
+    return images, [still.caption for still in stills], [still.questions for still in stills]
 
 
-def _draw_chunk(job: tuple[np.random.SeedSequence, int]) -> tuple[Pixels, list[str]]:
+def _draw_chunk(job: tuple[np.random.SeedSequence, int]) -> list[Still]:
     seed, size_px = job
     rng = np.random.default_rng(seed)
-    stills = [draw_still(rng, size_px) for _ in range(500)]
-    return np.stack([image for image, _ in stills]), [caption for _, caption in stills]
+    return [draw_still(rng, size_px) for _ in range(500)]

@@ -1,6 +1,6 @@
-"""Clips and captions as tensors: one split of a data set, ready for the model.
+"""Clips, captions and questions as tensors: one split of a data set, ready for the model.
 
-Legend: B clips in a batch, T frames, S pixels, W words.
+Legend: B clips in a batch, T frames, S pixels, W words, Q questions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from litevl.data.annotations import Clip
+from litevl.data.annotations import Clip, Question
 from litevl.data.dataset import FrameStore, normalise
 from litevl.data.video import SAMPLERS
 from litevl.model.tokenizer import Tokenizer, Tokens
@@ -21,7 +21,7 @@ from litevl.model.tokenizer import Tokenizer, Tokens
 
 @dataclass(frozen=True)
 class ClipSet:
-    """The clips of one split, their frames, and what turns captions into words."""
+    """The clips of one split, their frames, and what turns text into words."""
 
     clips: tuple[Clip, ...]
     store: FrameStore
@@ -29,6 +29,8 @@ class ClipSet:
     num_frames: int
     max_tokens: int
     twin_of: dict[str, str]  # clip id -> id of the clip that shows it backwards, where known
+    answers: tuple[str, ...] = ()  # the declared answer list
+    max_answer_tokens: int = 0
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -51,9 +53,39 @@ class ClipSet:
             pictures.append(self.store.frames(int(clip), places))
         return normalise(np.stack(pictures))
 
-    def tokens(self, captions: Sequence[str]) -> Tokens:
-        """Captions as words (B, W)."""
-        return self.tokenizer(list(captions), self.max_tokens)
+    def tokens(self, texts: Sequence[str]) -> Tokens:
+        """Captions or questions as words (B, W)."""
+        return self.tokenizer(list(texts), self.max_tokens)
+
+    def answer_tokens(self, answers: Sequence[str]) -> Tokens:
+        """Answers as words (B, W)."""
+        return self.tokenizer(list(answers), self.max_answer_tokens)
+
+    def questions(self) -> list[tuple[int, Question]]:
+        """Every question with the index of its clip, clip by clip."""
+        return [
+            (index, question)
+            for index, clip in enumerate(self.clips)
+            for question in clip.questions
+        ]
+
+    def needs_order(self) -> npt.NDArray[np.bool_] | None:
+        """Whether only the order of frames answers a question: (Q,); None without any twins.
+
+        It does where the clip that shows the same frames backwards is asked the same and has
+        another answer.
+        """
+        of_clip = {
+            clip.id: {question.text: question.answer for question in clip.questions}
+            for clip in self.clips
+        }
+        if not any(self.twin_of.get(clip_id) in of_clip for clip_id in of_clip):
+            return None
+        found = []
+        for index, question in self.questions():
+            twin = of_clip.get(self.twin_of.get(self.clips[index].id, ""), {})
+            found.append(twin.get(question.text, question.answer) != question.answer)
+        return np.array(found, dtype=np.bool_)
 
     def twins(self) -> tuple[Tensor, Tensor]:
         """Indices of the clips whose reversed twin is here too, and of those twins: (P,), (P,)."""

@@ -178,6 +178,7 @@ def evaluate(
     shuffle: each clip's frames in a random order, to see what the model makes of their order.
     """
     options, sampler = settings.evaluate, settings.frames.eval_sampler
+    assert options.score is not None  # the spec's check for retrieval
     was_training = model.training
     model.eval()
     with computing(options.precision, next(model.parameters()).device):

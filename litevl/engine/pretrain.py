@@ -1,8 +1,10 @@
-"""Pre-trains mini-BLIP on still images of the mini world, with BLIP's own three objectives.
+"""Pre-trains mini-BLIP on still images of the mini world, with BLIP's own objectives.
 
 `python -m litevl.engine.pretrain` draws the stills, trains, writes the weights in the key layout
-of BLIP's checkpoints with their record, and says how far they are from the shipped ones. The
-decoder shares all but its self-attention with the text encoder, as in BLIP's pre-training.
+of BLIP's checkpoints with their record, and says how far they are from the shipped ones. First
+come BLIP's three of pre-training (ITC, ITM, LM), in which the decoder shares all but its
+self-attention with the text encoder; then its objective of question answering, beside ITC and ITM,
+with a decoder of its own.
 
 Legend: B images with one caption each, W words.
 """
@@ -10,13 +12,16 @@ Legend: B images with one caption each, W words.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -25,22 +30,26 @@ from tqdm import tqdm
 
 from litevl.assets import MINI_BLIP
 from litevl.data.dataset import normalise
-from litevl.data.stills import draw_stills, vocabulary
+from litevl.data.drawing import Pixels
+from litevl.data.stills import NUM_QUESTIONS, draw_stills, vocabulary
 from litevl.engine.precision import computing, repeatable
-from litevl.engine.train import learning_rate_factor, pair_loss
+from litevl.engine.retrieval import pair_loss
+from litevl.engine.train import learning_rate_factor
 from litevl.model.config import LiteVLConfig
-from litevl.model.litevl import LiteVLForRetrieval, similarities
+from litevl.model.litevl import LiteVLForRetrieval, VideoFeatures, similarities
 from litevl.model.losses import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
     contrastive_loss,
     positive_targets,
 )
+from litevl.model.question_answering import LiteVLForQuestionAnswering
 from litevl.model.text import TextDecoder
 from litevl.model.tokenizer import Tokenizer, Tokens
 from litevl.model.weights import save_blip
 from litevl.record import code_state, package_versions
 
+Curve = list[dict[str, float]]
 CPU = torch.device("cpu")
 UNSEEN_WORD_STD = 0.09  # that of the words the stills do use, after training
 
@@ -65,6 +74,8 @@ class Recipe:
     weight_decay: float = 0.05
     warmup_fraction: float = 0.05
     max_tokens: int = 32
+    answer_epochs: int = 4
+    answer_learning_rate: float = 5e-4
 
 
 class MiniBlip(nn.Module):
@@ -85,15 +96,28 @@ class MiniBlip(nn.Module):
         self, images: Tensor, tokens: Tokens, ids: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
         """ITC, ITM and LM. images: (B, 1, 3, H, W); ids: (B,), equal for equal captions."""
+        video = self.retrieval.encode_video(images)
+        itc, itm = self.contrast(video, tokens, ids, generator)
+        return itc, itm, self.language_loss(video.tokens.flatten(1, 2), tokens)
+
+    def contrast(
+        self, video: VideoFeatures, tokens: Tokens, ids: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """ITC and ITM. video: B stills, as encoded."""
         model = self.retrieval
-        video = model.encode_video(images)
         text = model.encode_text(tokens.input_ids, tokens.attention_mask)
         similarity = similarities(video.embedding, text.embedding) / model.temp
         targets = positive_targets(ids, ids)
         itc = contrastive_loss(similarity, similarity.T, targets, targets)
-        itm = pair_loss(model, video, text, similarity.detach(), ids, generator)
-        source = video.tokens.flatten(1, 2)
-        return itc, itm, self.language_loss(source, tokens)
+        return itc, pair_loss(model, video, text, similarity.detach(), ids, generator)
+
+    def answering(self) -> LiteVLForQuestionAnswering:
+        """Question answering over the very same weights."""
+        model = LiteVLForQuestionAnswering(self.retrieval.config)
+        model.visual_encoder = self.retrieval.visual_encoder
+        model.text_encoder = self.retrieval.text_encoder
+        model.text_decoder = self.text_decoder
+        return model.train(self.training)
 
     def language_loss(self, source: Tensor, tokens: Tokens) -> Tensor:
         """Mean negative log-likelihood of the next word, with label smoothing 0.1 as in BLIP."""
@@ -143,41 +167,142 @@ def initialise(model: nn.Module, generator: torch.Generator) -> None:
             parameter.zero_()
 
 
+@dataclass(frozen=True)
+class Stills:
+    """Pictures with what is said, asked and answered about each; all as the model takes them."""
+
+    images: Pixels  # (N, S, S, 3)
+    captions: Tokens  # (N, W)
+    caption_ids: Tensor  # (N,), equal for equal captions
+    questions: Tokens  # (N * NUM_QUESTIONS, W), those of one still side by side
+    answers: Tokens  # (N * NUM_QUESTIONS, W)
+
+
+def prepare_stills(
+    count: int, seed: int, recipe: Recipe, tokenizer: Tokenizer, num_workers: int
+) -> Stills:
+    """Draw stills and turn their words into ids."""
+    images, captions, asked = draw_stills(count, recipe.image_size_px, seed, num_workers)
+    number_of = {text: number for number, text in enumerate(dict.fromkeys(captions))}
+    pairs = [pair for of_still in asked for pair in of_still]
+    return Stills(
+        images,
+        tokenizer(captions, recipe.max_tokens),
+        torch.tensor([number_of[text] for text in captions]),
+        tokenizer([question for question, _ in pairs], recipe.max_tokens),
+        tokenizer([answer for _, answer in pairs], recipe.max_tokens),
+    )
+
+
 def pretrain(
     recipe: Recipe, vocabulary_file: Path, num_workers: int
 ) -> tuple[MiniBlip, dict[str, Any]]:
-    """A trained mini-BLIP, and its validation figures and curve."""
+    """A trained mini-BLIP, and its validation figures and curves."""
     tokenizer = Tokenizer.from_vocabulary(vocabulary_file)
-    size, seed = recipe.image_size_px, recipe.seed
     print(f"drawing {recipe.num_stills} stills")
-    images, captions = draw_stills(recipe.num_stills, size, seed, num_workers)
-    held_out = draw_stills(recipe.num_validation_stills, size, seed + 1, num_workers)
-    tokens = tokenizer(captions, recipe.max_tokens)
-    number_of = {text: number for number, text in enumerate(dict.fromkeys(captions))}
-    ids = torch.tensor([number_of[text] for text in captions])
-    generator = torch.Generator().manual_seed(seed)
-    rng = np.random.default_rng(seed)
+    stills = prepare_stills(recipe.num_stills, recipe.seed, recipe, tokenizer, num_workers)
+    held_out = prepare_stills(
+        recipe.num_validation_stills, recipe.seed + 1, recipe, tokenizer, num_workers
+    )
+    generator = torch.Generator().manual_seed(recipe.seed)
+    rng = np.random.default_rng(recipe.seed)
     model = MiniBlip(mini_config(recipe, len(tokenizer)))
     initialise(model, generator)
+    curves = {
+        "curve": learn_captions(model, stills, recipe, generator, rng),
+        "answer_curve": learn_answers(model, stills, recipe, generator, rng),
+    }
+    return model, {"validation": validate(model, held_out), **curves}
+
+
+def learn_captions(
+    model: MiniBlip,
+    stills: Stills,
+    recipe: Recipe,
+    generator: torch.Generator,
+    rng: np.random.Generator,
+) -> Curve:
+    """BLIP's pre-training in place: ITC, ITM, LM. Returns the losses every 100 steps."""
+
+    def losses(index: npt.NDArray[np.int64]) -> dict[str, Tensor]:
+        batch = torch.from_numpy(index)
+        images = normalise(stills.images[index][:, None])
+        captions = stills.captions.select(batch)
+        itc, itm, lm = model.losses(images, captions, stills.caption_ids[batch], generator)
+        return {"itc": itc, "itm": itm, "lm": lm}
+
+    curve = fit(model, losses, len(stills.images), recipe, recipe.epochs, recipe.learning_rate, rng)
+    words = model.retrieval.text_encoder.embeddings.word_embeddings.weight
+    redraw_unseen_words(
+        words, stills.captions.input_ids.flatten(), torch.Generator().manual_seed(recipe.seed)
+    )
+    return curve
+
+
+def learn_answers(
+    model: MiniBlip,
+    stills: Stills,
+    recipe: Recipe,
+    generator: torch.Generator,
+    rng: np.random.Generator,
+) -> Curve:
+    """BLIP's question answering in place, beside ITC and ITM. Returns the losses as above.
+
+    From here on the decoder has weights of its own, as in BLIP's question answering.
+    """
+    model.text_decoder = copy.deepcopy(model.text_decoder)
+    answering = model.answering()
+
+    def losses(index: npt.NDArray[np.int64]) -> dict[str, Tensor]:
+        batch = torch.from_numpy(index)
+        images = normalise(stills.images[index][:, None])
+        captions = stills.captions.select(batch)
+        video = model.retrieval.encode_video(images)
+        itc, itm = model.contrast(video, captions, stills.caption_ids[batch], generator)
+        asked = (batch[:, None] * NUM_QUESTIONS + torch.arange(NUM_QUESTIONS)).flatten()
+        clip_of_question = torch.arange(len(batch)).repeat_interleave(NUM_QUESTIONS)
+        answer = answering.loss(
+            images,
+            stills.questions.select(asked),
+            stills.answers.select(asked),
+            clip_of_question=clip_of_question,
+        )
+        return {"itc": itc, "itm": itm, "answer": answer}
+
+    num_epochs, rate = recipe.answer_epochs, recipe.answer_learning_rate
+    curve = fit(model, losses, len(stills.images), recipe, num_epochs, rate, rng)
+    used = torch.cat([stills.captions.input_ids.flatten(), stills.answers.input_ids.flatten()])
+    words = model.text_decoder.bert.embeddings.word_embeddings.weight
+    redraw_unseen_words(words, used, torch.Generator().manual_seed(recipe.seed))
+    return curve
+
+
+def fit(
+    model: MiniBlip,
+    losses_of: Callable[[npt.NDArray[np.int64]], dict[str, Tensor]],
+    num_stills: int,
+    recipe: Recipe,
+    num_epochs: int,
+    learning_rate: float,
+    rng: np.random.Generator,
+) -> Curve:
+    """Train in place on the sum of the losses of each batch of stills; rng: their order."""
     optimizer = torch.optim.AdamW(
         model.parameters(), weight_decay=recipe.weight_decay, betas=(0.9, 0.98), fused=True
     )
-    steps_per_epoch = len(images) // recipe.batch_size
-    total, step, curve = recipe.epochs * steps_per_epoch, 0, []
+    steps_per_epoch = num_stills // recipe.batch_size
+    total, step, curve = num_epochs * steps_per_epoch, 0, []
     bar = tqdm(total=total, desc="mini-BLIP", unit="step")
-    for _ in range(recipe.epochs):
-        order = rng.permutation(len(images))[: steps_per_epoch * recipe.batch_size]
+    for _ in range(num_epochs):
+        order = rng.permutation(num_stills)[: steps_per_epoch * recipe.batch_size]
         for index in order.reshape(steps_per_epoch, -1):
             factor = learning_rate_factor(step, total, recipe.warmup_fraction)
             for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate * factor
-            batch = torch.from_numpy(index)
+                group["lr"] = learning_rate * factor
             with computing("auto", CPU):
-                itc, itm, lm = model.losses(
-                    normalise(images[index][:, None]), tokens.select(batch), ids[batch], generator
-                )
+                losses = losses_of(index)
             optimizer.zero_grad()
-            (itc + itm + lm).backward()  # type: ignore[no-untyped-call]
+            torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             with torch.no_grad():
@@ -185,26 +310,24 @@ def pretrain(
             step += 1
             bar.update()
             if step % 100 == 0 or step == total:
-                losses = {"itc": itc.item(), "itm": itm.item(), "lm": lm.item()}
-                curve.append({"step": step, **{k: round(v, 4) for k, v in losses.items()}})
-                bar.set_postfix({k: f"{v:.2f}" for k, v in losses.items()})
+                values = {name: round(loss.item(), 4) for name, loss in losses.items()}
+                curve.append({"step": step, **values})
+                bar.set_postfix({name: f"{value:.2f}" for name, value in values.items()})
     bar.close()
-    redraw_unseen_words(model, tokens, generator=torch.Generator().manual_seed(seed))
-    figures = validate(model, *held_out, tokenizer, recipe)
-    return model, {"validation": figures, "curve": curve}
+    return curve
 
 
 @torch.no_grad()
-def redraw_unseen_words(model: MiniBlip, tokens: Tokens, generator: torch.Generator) -> None:
-    """Give words that no caption used embeddings as far apart as those of the others.
+def redraw_unseen_words(words: Tensor, used: Tensor, generator: torch.Generator) -> None:
+    """Give words that were never used embeddings as far apart as those of the others.
 
-    The language model's softmax pushes all words that never come into one direction (cosine 0.99
-    between any two): fine-tuning could then hardly tell "grows" from "shrinks". BERT's words, which
-    BLIP starts from, are all distinct.
+    The decoder's softmax pushes all words that never come into one direction (cosine 0.99 between
+    any two): fine-tuning could then hardly tell "grows" from "shrinks". BERT's words, which BLIP
+    starts from, are all distinct. words: (V, D), changed in place.
+    used: ids, any number of them.
     """
-    words = model.retrieval.text_encoder.embeddings.word_embeddings.weight
     is_unseen = torch.ones(len(words), dtype=torch.bool)
-    is_unseen[tokens.input_ids.flatten()] = False
+    is_unseen[used] = False
     is_unseen[:5] = is_unseen[-2:] = False  # [PAD] to [MASK]; [DEC] and [ENC]
     words[is_unseen] = UNSEEN_WORD_STD * torch.randn(
         int(is_unseen.sum()), words.shape[1], generator=generator
@@ -212,29 +335,34 @@ def redraw_unseen_words(model: MiniBlip, tokens: Tokens, generator: torch.Genera
 
 
 @torch.no_grad()
-def validate(
-    model: MiniBlip, images: np.ndarray, captions: list[str], tokenizer: Tokenizer, recipe: Recipe
-) -> dict[str, float]:
-    """How well held-out stills and captions find each other. Equal captions count as right."""
+def validate(model: MiniBlip, stills: Stills) -> dict[str, float]:
+    """How well held-out stills, captions and answers find each other; equal texts are all right."""
     model.eval()
-    tokens = tokenizer(captions, recipe.max_tokens)
-    texts = np.array(captions)
-    same = torch.from_numpy(texts[:, None] == texts[None])
+    retrieval, ids = model.retrieval, stills.caption_ids
+    images = normalise(stills.images[:, None])
     with computing("fp32", CPU):
-        video = model.retrieval.encode_video(normalise(images[:, None]))
-        text = model.retrieval.encode_text(tokens.input_ids, tokens.attention_mask)
+        video = retrieval.encode_video(images)
+        text = retrieval.encode_text(stills.captions.input_ids, stills.captions.attention_mask)
         similarity = similarities(video.embedding, text.embedding)
+        same = ids[:, None] == ids[None]
         best = similarity.argmax(dim=1)
         hardest = similarity.masked_fill(same, -2).argmax(dim=1)
-        own = torch.arange(len(texts))
-        right = model.retrieval.match(video, text)[:, 1]
-        wrong = model.retrieval.match(video, text.select(hardest))[:, 1]
-        lm = model.language_loss(video.tokens.flatten(1, 2), tokens)
-    return {
-        "itc_recall_at_1_percent": round(100 * same[own, best].float().mean().item(), 2),
-        "itm_beats_hardest_percent": round(100 * (right > wrong).float().mean().item(), 2),
-        "lm_loss": round(lm.item(), 4),
+        right = retrieval.match(video, text)[:, 1]
+        wrong = retrieval.match(video, text.select(hardest))[:, 1]
+        listed, gold = torch.unique(stills.answers.input_ids, dim=0, return_inverse=True)
+        ranking = model.answering().rank_answers(
+            images,
+            stills.questions,
+            Tokens(listed, (listed != 0).long()),
+            k=len(listed),
+            clip_of_question=torch.arange(len(images)).repeat_interleave(NUM_QUESTIONS),
+        )
+    found = {
+        "itc_recall_at_1_percent": same[torch.arange(len(ids)), best],
+        "itm_beats_hardest_percent": right > wrong,
+        "answer_accuracy_percent": ranking.indices[:, 0] == gold,
     }
+    return {name: round(100 * hits.float().mean().item(), 2) for name, hits in found.items()}
 
 
 def blip_layout(model: MiniBlip) -> dict[str, Tensor]:
@@ -245,7 +373,7 @@ def blip_layout(model: MiniBlip) -> dict[str, Tensor]:
     }
     head = "text_decoder.cls.predictions"
     tied = {
-        f"{head}.decoder.weight": retrieval["text_encoder.embeddings.word_embeddings.weight"],
+        f"{head}.decoder.weight": decoder["text_decoder.bert.embeddings.word_embeddings.weight"],
         f"{head}.decoder.bias": decoder[f"{head}.bias"],
     }
     return retrieval | decoder | tied

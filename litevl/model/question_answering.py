@@ -1,7 +1,7 @@
 """LiteVL for video question answering: BLIP's question encoder and answer decoder on clips.
 
-Legend: B questions with a clip each, T frames, N patches, W words, A answers, G listed answers,
-K answers ranked, P pairs of question and answer, D vision width, Dt text width, V vocabulary.
+Legend: B questions, C clips, T frames, N patches, W words, A answers, G listed answers, K answers
+ranked, P pairs of question and answer, D vision width, Dt text width, V vocabulary.
 
 The question's own CLS weights the clip's tokens (text-dependent pooling), the question is then
 encoded again, grounded in them, and the decoder reads the answer from the grounded words. Padding
@@ -87,6 +87,15 @@ def answer_tokens(answers: list[str], tokenizer: Tokenizer, max_tokens: int) -> 
     return tokens
 
 
+def expect_places(name: str, index: Tensor, rows: Tensor) -> None:
+    """Raise ShapeError unless every index is the place of a row."""
+    if ((index < 0) | (index >= len(rows))).any():
+        raise ShapeError(
+            f"{name} should be from 0 to {len(rows) - 1}, the rows of {tuple(rows.shape)}, "
+            f"got {int(index.min())} to {int(index.max())}"
+        )
+
+
 class LiteVLForQuestionAnswering(
     nn.Module,
     Saved,
@@ -119,32 +128,29 @@ class LiteVLForQuestionAnswering(
         answers: Tokens,
         question_of_answer: Tensor | None = None,
         weights: Tensor | None = None,
+        clip_of_question: Tensor | None = None,
     ) -> Tensor:
         """BLIP's training loss (): weighted sum over answers of their loss, divided by B.
 
         An answer's loss is the sum over its tokens of the cross entropy with label smoothing 0.1.
-        frames: (B, T, 3, H, W), normalised as BLIP does. questions: (B, W), starting with [CLS].
+        frames: (C, T, 3, H, W), normalised as BLIP does. questions: (B, W), starting with [CLS].
         answers: (A, W), starting with [CLS] or [DEC], ending with [SEP]. question_of_answer: (A,)
         from 0 to B - 1; None where answer i is question i's. weights: (A,), None for ones.
-        Raises ShapeError.
+        clip_of_question: (B,) from 0 to C - 1; None where question i is about clip i. A clip is
+        encoded once, however many questions are about it. Raises ShapeError.
         """
-        features = self.encode(frames, questions)
+        features = self.encode(frames, questions, clip_of_question)
         if question_of_answer is not None:
-            index, most = question_of_answer, len(frames) - 1
-            expect("question_of_answer", index, "A", A=len(answers.input_ids))
-            if ((index < 0) | (index > most)).any():
-                raise ShapeError(
-                    f"question_of_answer should be from 0 to {most} for frames of shape "
-                    f"{tuple(frames.shape)}, got {int(index.min())} to {int(index.max())}"
-                )
-            asked = features.select(index)
+            expect("question_of_answer", question_of_answer, "A", A=len(answers.input_ids))
+            expect_places("question_of_answer", question_of_answer, features.words)
+            asked = features.select(question_of_answer)
         else:
             asked = features
         per_answer = self.answer_losses(asked, answers, LABEL_SMOOTHING)  # (A,)
         if weights is not None:
             expect("weights", weights, "A", A=len(per_answer))
             per_answer = per_answer * weights
-        return per_answer.sum() / len(frames)
+        return per_answer.sum() / len(features.words)
 
     @torch.no_grad()
     def rank_answers(
@@ -155,24 +161,25 @@ class LiteVLForQuestionAnswering(
         k: int,
         label_smoothing: float = 0.0,
         pairs_at_once: int = 256,
+        clip_of_question: Tensor | None = None,
     ) -> AnswerRanking:
         """The k listed answers whose first token is likeliest, ranked by their log-likelihood.
 
-        frames: (B, T, 3, H, W). questions: (B, W). answer_list: (G, W), see `answer_tokens`.
-        k: 1 to G; with k = G every answer is scored in full and the ranking is exact. Ties go to
-        the answer that comes earlier in the list, in the pre-selection as well: answers with one
-        first token cannot be told apart there. label_smoothing: 0 ranks by the sum over tokens of
-        log p; BLIP's own code keeps the 0.1 of training here, which adds the mean log p over the
-        vocabulary to each token. pairs_at_once bounds the memory and changes nothing. Call
-        `eval()` first: dropout would apply. Raises ShapeError, SpecError for k, and RunError
-        where a score is not finite.
+        frames: (C, T, 3, H, W). questions: (B, W). answer_list: (G, W), see `answer_tokens`.
+        clip_of_question: (B,) as for `loss`. k: 1 to G; with k = G every answer is scored in full
+        and the ranking is exact. Ties go to the answer that comes earlier in the list, in the pre-
+        selection as well: answers with one first token cannot be told apart there. label_smoothing:
+        0 ranks by the sum over tokens of log p; BLIP's own code keeps the 0.1 of training here,
+        which adds the mean log p over the vocabulary to each token. pairs_at_once bounds the memory
+        and changes nothing. Call `eval()` first: dropout would apply. Raises ShapeError, SpecError
+        for k, and RunError where a score is not finite.
         """
         num_answers = expect("answer_list.input_ids", answer_list.input_ids, "G W")["G"]
         if not 1 <= k <= num_answers:
             raise SpecError(f"k: expected 1 to {num_answers}, the answers listed, got {k}")
         if pairs_at_once < 1:
             raise SpecError(f"pairs_at_once: expected a whole number from 1, got {pairs_at_once}")
-        features = self.encode(frames, questions)
+        features = self.encode(frames, questions, clip_of_question)
         candidates = self.preselected(features, answer_list, k)  # (B, K)
         question = torch.arange(len(candidates), device=candidates.device).repeat_interleave(k)
         answer = candidates.flatten()  # (P,)
@@ -209,14 +216,26 @@ class LiteVLForQuestionAnswering(
             mask = torch.cat([mask, goes_on.long()], dim=1)
         return Tokens(input_ids, mask)
 
-    def encode(self, frames: Tensor, questions: Tokens) -> QuestionFeatures:
+    def encode(
+        self, frames: Tensor, questions: Tokens, clip_of_question: Tensor | None = None
+    ) -> QuestionFeatures:
         """Questions grounded in their clips.
 
-        frames: (B, T, 3, H, W). questions: (B, W), starting with [CLS]. Raises ShapeError.
+        frames: (C, T, 3, H, W). questions: (B, W), starting with [CLS]. clip_of_question: (B,) as
+        for `loss`. Raises ShapeError.
         """
-        num_clips = expect("frames", frames, "B T 3 H W")["B"]
-        expect("questions.input_ids", questions.input_ids, "B W", B=num_clips)
-        video = self.visual_encoder(frames)  # (B, T, 1 + N, D)
+        num_clips = expect("frames", frames, "C T 3 H W")["C"]
+        num_questions = num_clips if clip_of_question is None else len(clip_of_question)
+        expect("questions.input_ids", questions.input_ids, "B W", B=num_questions)
+        video = self.visual_encoder(frames)  # (C, T, 1 + N, D)
+        if clip_of_question is not None:
+            expect("clip_of_question", clip_of_question, "B", B=num_questions)
+            expect_places("clip_of_question", clip_of_question, video)
+            video = video[clip_of_question]  # (B, T, 1 + N, D)
+        return self.ground(video, questions)
+
+    def ground(self, video: Tensor, questions: Tokens) -> QuestionFeatures:
+        """Questions that look at clips already encoded. video: (B, T, 1 + N, D), CLS first."""
         alone = self.text_encoder(questions.input_ids, questions.attention_mask)  # (B, W, Dt)
         source = self.condition(video, alone[:, 0])
         input_ids = questions.input_ids.clone()
@@ -227,19 +246,26 @@ class LiteVLForQuestionAnswering(
     def condition(self, video: Tensor, query: Tensor) -> Tensor:
         """The clips' tokens as the questions see them: (B, 1 + T + N, D); `concat` keeps all.
 
-        video: (B, T, 1 + N, D), CLS first. query: (B, Dt), the questions' own CLS. The weights
-        are those of LiteVLForRetrieval.
+        video: (B, T, 1 + N, D), CLS first. query: (B, Dt), the questions' own CLS.
+        """
+        frames, patches = self.pooling_weights(video, query)
+        return pooled_tokens(video, frames, patches, self.config.pooling)
+
+    def pooling_weights(self, video: Tensor, query: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Text-dependent weights of frames (B, T) and patches (B, N), mean 1; None where unused.
+
+        They are those of LiteVLForRetrieval. Shapes as in `condition`.
         """
         pooling, temperature = self.config.pooling, self.config.pooling_temperature
+        if not (weighs_frames(pooling) or weighs_patches(pooling)):
+            return None, None
         frames, patches = frame_and_patch_features(video)
         if self.config.pooling_space == "projected":
             frames, patches = self.vision_proj(frames), self.vision_proj(patches)
             query = self.text_proj(query)
-        return pooled_tokens(
-            video,
+        return (
             text_weights(frames, query, temperature) if weighs_frames(pooling) else None,
             text_weights(patches, query, temperature) if weighs_patches(pooling) else None,
-            pooling,
         )
 
     def answer_losses(

@@ -1,0 +1,125 @@
+"""What a trained retrieval model is worth: metrics, per-query values, film strips.
+
+Legend: Q captions, G clips, E example queries, K clips shown per query, T frames, S pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from litevl import metrics
+from litevl.data.video import SAMPLERS
+from litevl.engine.clips import ClipSet
+from litevl.engine.evaluate import Evaluation, evaluate, twin_scores
+from litevl.engine.precision import computing
+from litevl.measure import Arrays, Scored, picked
+from litevl.model.litevl import LiteVLForRetrieval
+from litevl.spec import Resolved
+
+NUM_TOP = 10  # clips kept per query
+NUM_EXAMPLES = 3  # right ones, and as many wrong ones
+NUM_SHOWN = 3  # clips shown per example
+
+
+def score_run(
+    model: LiteVLForRetrieval, settings: Resolved, clips: dict[str, ClipSet], seed: int
+) -> Scored:
+    """Score the validation split (if any) and the test split."""
+    found: dict[str, dict[str, metrics.Metric]] = {}
+    arrays: Arrays = {}
+    for split in ("validation", "test"):
+        if not len(clips[split]):
+            continue
+        values, arrays, evaluation = score_split(model, settings, clips[split], split, seed)
+        found[split] = values
+    return Scored(found, arrays, film_strips(model, settings, clips["test"], evaluation, arrays))
+
+
+def score_split(
+    model: LiteVLForRetrieval, settings: Resolved, clips: ClipSet, split: str, seed: int
+) -> tuple[dict[str, metrics.Metric], Arrays, Evaluation]:
+    """Metrics, per-query arrays and scores of one split; caption i belongs to clip i."""
+    options = settings.evaluate
+    assert options.score is not None  # the spec's check for retrieval
+
+    def score(shuffle: bool) -> Evaluation:
+        rng = np.random.default_rng([seed, int(shuffle)])
+        title = f"scoring {split}" + (", frames shuffled" if shuffle else "")
+        return evaluate(model, clips, settings, rng, shuffle, title)
+
+    plain, shuffled = score(shuffle=False), score(shuffle=True)
+    truth, clusters = np.arange(len(clips)), clips.clusters()
+    scores = plain.scores
+    arrays: Arrays = {
+        "query_ids": np.array([f"{clip.id}#0" for clip in clips.clips]),
+        "captions": np.array([clip.captions[0] for clip in clips.clips]),
+        "gallery_ids": np.array([clip.id for clip in clips.clips]),
+        "clusters": clusters,
+        "truth": truth,
+        "t2v_ranks": metrics.ranks(scores.text_to_video, truth),
+        "v2t_ranks": metrics.ranks(scores.video_to_text.T, truth),
+        "t2v_itc_ranks": metrics.ranks(scores.itc, truth),
+        "v2t_itc_ranks": metrics.ranks(scores.itc.T, truth),
+        "t2v_shuffled_ranks": metrics.ranks(shuffled.scores.text_to_video, truth),
+    }
+    order = np.argsort(-scores.text_to_video, axis=1, kind="stable")[:, :NUM_TOP]
+    arrays["t2v_top"] = order
+    arrays["t2v_top_scores"] = np.take_along_axis(scores.text_to_video, order, axis=1)
+    rng = np.random.default_rng(seed)
+    values = metrics.retrieval_metrics(arrays["t2v_ranks"], arrays["v2t_ranks"], clusters, rng)
+    for name in ("t2v-itc", "v2t-itc"):
+        ranking = arrays[f"{name.replace('-', '_')}_ranks"]
+        values |= metrics.direction_metrics(name, ranking, clusters, rng)
+    values["shuffle_sensitivity"] = metrics.shuffle_sensitivity(
+        arrays["t2v_ranks"], arrays["t2v_shuffled_ranks"], clusters, rng
+    )
+    own, _ = clips.twins()
+    if len(own) == len(clips):
+        with computing(options.precision, plain.text.cls.device):
+            right, twin = twin_scores(
+                model, plain.video, plain.text, clips, options.score, options.batch_size
+            )
+        arrays["order_right"] = metrics.order_right(right, twin)
+        values["order_accuracy"] = metrics.order_accuracy(arrays["order_right"], clusters, rng)
+    return values, arrays, plain
+
+
+@torch.inference_mode()
+def film_strips(
+    model: LiteVLForRetrieval,
+    settings: Resolved,
+    clips: ClipSet,
+    evaluation: Evaluation,
+    arrays: Arrays,
+) -> Arrays:
+    """Some queries answered right and some wrong, their best clips, and each frame's weight.
+
+    The queries are drawn at random, the same ones for the same outcome; frame weights have mean 1
+    and are all 1 where pooling does not look at the text.
+    """
+    ranking, rng = metrics.worst(arrays["t2v_ranks"]), np.random.default_rng(0)
+    chosen = picked(ranking == 1, NUM_EXAMPLES)
+    top = arrays["t2v_top"][chosen][:, :NUM_SHOWN]  # (E, K)
+    sample, num_frames = SAMPLERS[settings.frames.eval_sampler], settings.frames.num_frames
+    frames = np.stack(
+        [
+            clips.store.frames(
+                int(clip), sample(clips.store.num_frames(int(clip)), num_frames, rng)
+            )
+            for clip in top.ravel()
+        ]
+    )
+    device = evaluation.text.cls.device
+    video = evaluation.video.select(torch.as_tensor(top.ravel(), device=device))
+    text = evaluation.text.select(torch.as_tensor(np.repeat(chosen, top.shape[1]), device=device))
+    weights, _ = model.pooling_weights(video, text)
+    shown = np.ones(frames.shape[:2]) if weights is None else weights.double().cpu().numpy()
+    return {
+        "queries": np.array(chosen, dtype=np.int64),
+        "top": top,
+        "scores": arrays["t2v_top_scores"][chosen][:, :NUM_SHOWN],
+        "frames": frames.reshape(*top.shape, *frames.shape[1:]),
+        "frame_weights": shown.reshape(*top.shape, -1),
+        "right": ranking[chosen] == 1,
+    }
