@@ -33,7 +33,7 @@ from litevl.schema import (
     Tables,
     array_problems,
 )
-from litevl.spec import Task, task_of
+from litevl.tasks import Task, task_of
 
 __all__ = [
     "PlanFile",

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from litevl.spec import Claim, Provenance, Target, Task
+from litevl.spec import Claim, Provenance, Target
+from litevl.tasks import Task
 
 Arrays = dict[str, NDArray[Any]]
 Status = Literal["complete", "failed", "interrupted"]

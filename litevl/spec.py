@@ -18,34 +18,18 @@ from litevl.spec_problems import (
     read_toml,
     suggestion,
 )
+from litevl.tasks import ClaimMetric, Dataset, TargetMetric
+from litevl.tasks import Task as Task
+from litevl.tasks import task_of as task_of
 
 Profile = Literal["mini", "paper"]
 PROFILES: tuple[Profile, ...] = ("mini", "paper")
 SECTIONS = ("data", "frames", "model", "train", "evaluate")
 
-Task = Literal["retrieval", "question-answering"]
-TASKS: dict[str, Task] = {
-    "msrvtt": "retrieval",
-    "didemo": "retrieval",
-    "msvd-qa": "question-answering",
-    "msrvtt-qa": "question-answering",
-}
-
 Sampler = Literal["blip-uniform", "lavis-uniform", "segment-middle", "segment-random"]
 # The frames of an evaluation are the same each time, so nothing random is offered.
 EvalSampler = Literal["blip-uniform", "lavis-uniform", "segment-middle"]
 Precision = Literal["fp32", "bf16", "auto"]  # auto: bf16 where the machine multiplies it natively
-# A claim is a paired difference, better minus worse, so it takes metrics where higher is better.
-ClaimMetric = Literal[
-    "t2v/R@1", "t2v/R@5", "t2v/R@10", "v2t/R@1", "v2t/R@5", "v2t/R@10",
-    "t2v-itc/R@1", "t2v-itc/R@5", "t2v-itc/R@10", "v2t-itc/R@1", "v2t-itc/R@5", "v2t-itc/R@10",
-    "order_accuracy",
-]  # fmt: skip
-TargetMetric = Literal[
-    ClaimMetric,
-    "t2v/MdR", "t2v/MnR", "v2t/MdR", "v2t/MnR",
-    "t2v-itc/MdR", "t2v-itc/MnR", "v2t-itc/MdR", "v2t-itc/MnR",
-]  # fmt: skip
 
 Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]  # names end up in file names
@@ -73,9 +57,14 @@ class Table(BaseModel):
 
 
 class Expected(Table):
+    """The numbers of questions are for question answering only, which needs them."""
+
     train_clips: Count
     validation_clips: CountOrZero
     test_clips: Count
+    train_questions: Count | None = None
+    validation_questions: CountOrZero | None = None
+    test_questions: Count | None = None
 
 
 class World(Table):
@@ -85,22 +74,39 @@ class World(Table):
     train_scenes: Count
     validation_scenes: CountOrZero
     test_scenes: Count
-    captions_per_clip: Annotated[int, Field(ge=1, le=8)]
-    """There are 8 ways to say what happens in a scene."""
+    captions_per_clip: Annotated[int, Field(ge=1, le=8)] | None = None
+    """msrvtt only. There are 8 ways to say what happens in a scene."""
+    questions_per_clip: Annotated[int, Field(ge=1, le=5)] | None = None
+    """Question answering only. There is one question of each type."""
     num_frames: Count
     frames_per_second: Count
     size_px: Count
 
 
+class AnswerList(Table):
+    """The answers that a question may have; question answering only, which needs it."""
+
+    count: Count
+    file: Text | None = None
+    """Below data.root: a JSON list, a JSON object answer -> label, or one answer per line. Without
+    it, the most frequent answers of the training questions."""
+
+
 class DataSpec(Table):
-    dataset: Literal["msrvtt", "didemo", "msvd-qa", "msrvtt-qa"]
+    dataset: Dataset
     root: Text
     """Folder of clips and annotation files, relative to the working directory."""
-    train_split: Literal["9k", "7k"]
+    train_split: Literal["9k", "7k"] | None = None
+    """msrvtt only, which needs it."""
+    leave_out: Annotated[tuple[Text, ...], Field(strict=False)] = ()
+    """didemo only: ids of clips that the protocol leaves out by name."""
     max_tokens: Annotated[int, Field(ge=3, le=512)]
-    """Longest caption in word pieces, [CLS] and [SEP] included."""
+    """Longest caption or question in word pieces, [CLS] and [SEP] included."""
+    max_answer_tokens: Annotated[int, Field(ge=3, le=64)] | None = None
+    """Longest answer, counted alike; question answering only, which needs it."""
+    answers: AnswerList | None = None
     expected: Expected
-    """Clips each split must hold; a run over fewer is not comparable."""
+    """Clips and questions each split must hold; a run over fewer is not comparable."""
     world: World | None = None
     """How the clips are drawn; mini profile only."""
 
@@ -129,7 +135,7 @@ class ModelSpec(Table):
 class TrainSpec(Table):
     epochs: Count
     batch_size: Annotated[int, Field(ge=2, le=LARGEST)]
-    """Clip-caption pairs; one pair alone has no negatives."""
+    """Clip-caption pairs, of which one alone has no negatives, or questions."""
     learning_rate: Positive
     temporal_learning_rate: Positive
     """For the parameters that BLIP does not have."""
@@ -138,21 +144,23 @@ class TrainSpec(Table):
     """Of all steps."""
     max_grad_norm: Positive
     precision: Precision
-    momentum_encoder: bool
-    momentum: Fraction
-    queue_size: CountOrZero
+    momentum_encoder: bool = False
+    """Retrieval only."""
+    momentum: Fraction = 0.995
+    queue_size: CountOrZero = 0
     """Read only with momentum_encoder; so are momentum and distillation_alpha."""
-    distillation_alpha: Fraction
+    distillation_alpha: Fraction = 0.4
     group_by_source: bool
-    """Clips cut from the same source video share a batch."""
+    """Clips cut from the same source video, or questions about them, share a batch."""
     seeds: Seeds
     select: Literal["last", "best-validation"]
 
 
 class EvaluateSpec(Table):
     rerank_k: Count
-    """Candidates that the cross-encoder scores again."""
-    score: Literal["itm+itc", "itm-only", "itc-only"]
+    """Candidates scored in full: clips by the cross-encoder, answers once chosen by first token."""
+    score: Literal["itm+itc", "itm-only", "itc-only"] | None = None
+    """Retrieval only, which needs it."""
     batch_size: Count
     precision: Precision
 
@@ -229,13 +237,6 @@ class Spec(Table):
     claim: Annotated[tuple[Claim, ...], Field(strict=False)] = ()
     provenance: dict[str, Provenance] = Field(default_factory=dict)
     profile: Profiles
-
-
-def task_of(dataset: str) -> Task:
-    """What is done with a data set. ValueError for one that litevl does not know."""
-    if dataset not in TASKS:
-        raise ValueError(f"no data set {dataset!r}; known: {', '.join(TASKS)}")
-    return TASKS[dataset]
 
 
 def load_spec(path: Path) -> Spec:

@@ -13,11 +13,18 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from litevl.errors import SpecError
+from litevl.spec_conflicts import Problem, conflicts, is_under, needed_keys
+from litevl.tasks import TASKS, task_of_metric
 
 PROFILES = ("mini", "paper")
-SHARED_BY_VARIANTS = ("data.dataset", "data.root", "data.world", "train.seeds")
-Problem = tuple[str, str]  # where (dotted key), what
-
+SHARED_BY_VARIANTS = (
+    "data.dataset",
+    "data.root",
+    "data.leave_out",
+    "data.answers",
+    "data.world",
+    "train.seeds",
+)
 EXPECTED_WORDS = {
     "string_type": "a string",
     "int_type": "a whole number",
@@ -57,12 +64,11 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    """{"a": {"b": 1}} -> {"a.b": 1}. An empty table stays as one."""
     found: dict[str, Any] = {}
     for key, value in table.items():
-        found |= (
-            flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
+        has_keys = isinstance(value, dict) and value
+        found |= flat(value, f"{prefix}{key}.") if has_keys else {prefix + key: value}
     return found
 
 
@@ -190,58 +196,6 @@ def where(location: tuple[int | str, ...], table: Mapping[str, Any]) -> str:
     return words.removeprefix(".")
 
 
-def conflicts(values: Mapping[str, Any], profile: str) -> list[Problem]:
-    """Combinations that cannot be meant, in one profile's values (dotted keys).
-
-    A key that is missing or has a wrong value is absent from `values`; what needs it is skipped.
-    """
-    get = values.get
-    found: list[Problem] = []
-    if get("data.dataset") not in (None, "msrvtt"):
-        found.append(("data.dataset", f'"{get("data.dataset")}" has no loader yet; "msrvtt" has'))
-    has_world = any(key.startswith("data.world.") for key in values)
-    if has_world and profile == "paper":
-        found.append(("data.world", "drawn clips belong in [profile.mini.data.world]"))
-    if get("model.weights") == "mini-blip" and profile == "paper":
-        found.append(
-            ("model.weights", '"mini-blip" has seen drawings only; name a BLIP checkpoint')
-        )
-
-    if get("model.temporal_attention") is False:
-        for key in ("model.scaling", "model.time_embedding"):
-            if get(key, "none") != "none":
-                what = f'"{get(key)}" acts on temporal attention, which is off; set it to "none"'
-                found.append((key, what))
-    if get("model.time_embedding") == "stream" and get("model.time_embedding_scale", 0) != 0:
-        what = '"stream" starts at 0, so that step 0 equals BLIP; use 0.0, or "branch"'
-        found.append(("model.time_embedding_scale", what))
-
-    batch = get("train.batch_size")
-    if batch is not None:
-        train_clips = get("data.expected.train_clips", batch)
-        if batch > train_clips:
-            what = f"{batch} is more than the training split holds ({train_clips})"
-            found.append(("train.batch_size", what))
-        if get("train.group_by_source") and batch % 2:
-            what = f"{batch} is odd; group_by_source fills a batch with pairs of clips"
-            found.append(("train.batch_size", what))
-        if get("train.momentum_encoder") and get("train.queue_size", 0) % batch:
-            what = f"{get('train.queue_size')} is not a multiple of train.batch_size ({batch})"
-            found.append(("train.queue_size", what))
-    seeds = get("train.seeds", [])
-    if len(set(seeds)) < len(seeds):
-        found.append(("train.seeds", "the same seed twice is one run, not two"))
-    if get("train.select") == "best-validation" and get("data.expected.validation_clips") == 0:
-        what = '"best-validation" needs validation clips, and the split has none; use "last"'
-        found.append(("train.select", what))
-
-    gallery = get("data.expected.test_clips")
-    if gallery is not None and get("evaluate.rerank_k", 0) > gallery:
-        what = f"{get('evaluate.rerank_k')} is more than the gallery holds ({gallery})"
-        found.append(("evaluate.rerank_k", what))
-    return found
-
-
 def problems(
     document: Mapping[str, Any], spec: type[BaseModel], settings: type[BaseModel]
 ) -> list[Problem]:
@@ -263,21 +217,27 @@ def problems(
         scale_found, scale_bad = layer_problems(settings, scale)
         found += [(f"profile.{profile}.{key}", what) for key, what in scale_found]
         bad = shared_bad | scale_bad
-        together = flat(merged(shared, scale))
-        values[profile] = {key: v for key, v in together.items() if not is_under(key, bad)}
-        by_profile[profile] = missing_keys(settings, values[profile], bad, profile)
+        good = {k: v for k, v in flat(merged(shared, scale)).items() if not is_under(k, bad)}
+        by_profile[profile] = missing_keys(settings, good, bad, profile)
+        unsaid = {k: v for k, v in default_values(settings).items() if not is_under(k, bad)}
+        values[profile] = unsaid | good
         by_profile[profile] += conflicts(values[profile], profile)
     for profile, own in by_profile.items():
         for key, what in own:
             in_all = all((key, what) in others for others in by_profile.values())
             found.append((key if in_all else f"profile.{profile}.{key}", what))
 
+    datasets = {own.get("data.dataset") for own in values.values()} - {None}
+    if len(datasets) > 1:
+        what = "both profiles use one data set, and differ in its scale"
+        found.append(("profile.mini.data.dataset", what))
     roots = [profile_values.get("data.root") for profile_values in values.values()]
     if len(roots) > len(set(roots)) and None not in roots:
         what = "both profiles use this folder; drawn clips would mix with the real ones"
         found.append(("profile.mini.data.root", what))
     found += variant_problems(settings, document, values)
     found += name_problems(settings, document)
+    found += metric_problems(document, [str(dataset) for dataset in datasets])
     return list(dict.fromkeys(found))
 
 
@@ -289,9 +249,16 @@ def layer_problems(
     return [(key, what) for _, key, what in found], {key.split("[")[0] for _, key, _ in found}
 
 
-def is_under(key: str, tables: Iterable[str]) -> bool:
-    """Whether a dotted key is one of `tables` or lies inside one."""
-    return any(key == table or key.startswith(f"{table}.") for table in tables)
+def default_values(settings: type[BaseModel], prefix: str = "") -> dict[str, Any]:
+    """What a key that may be left out stands for then (dotted keys); nothing where that is None."""
+    found: dict[str, Any] = {}
+    for name, field in settings.model_fields.items():
+        below = table_model(field.annotation)
+        if below is not None and field.is_required():
+            found |= default_values(below, f"{prefix}{name}.")
+        elif not field.is_required() and field.default is not None:
+            found[prefix + name] = field.default
+    return found
 
 
 def missing_keys(
@@ -306,7 +273,7 @@ def missing_keys(
     has_world = any(is_under(key, ["data.world"]) for key in values.keys() | bad)
     if profile == "mini" and not has_world and "data" not in bad:
         found.append(("data.world", "missing; the mini profile draws its clips"))
-    return found
+    return found + needed_keys(values, bad)
 
 
 def variant_problems(
@@ -366,6 +333,22 @@ def name_problems(settings: type[BaseModel], document: Mapping[str, Any]) -> lis
         bare = key.removeprefix("profile.mini.").removeprefix("profile.paper.")
         if bare not in known:
             found.append((f"provenance.{key}", f"no such setting{suggestion(bare, known)}"))
+    return found
+
+
+def metric_problems(document: Mapping[str, Any], datasets: Iterable[str]) -> list[Problem]:
+    """Claims and targets whose metric the data sets' task does not have."""
+    found: list[Problem] = []
+    tasks = {TASKS[dataset] for dataset in datasets}
+    entries = [(f"claim.{c.get('name', '?')}", c) for c in tables_in(document, "claim")]
+    entries += [(f"target[{i}]", t) for i, t in enumerate(tables_in(document, "target"))]
+    for key, entry in entries:
+        metric = str(entry.get("metric"))
+        task = task_of_metric(metric)
+        if task is not None and tasks and task not in tasks:
+            name = task.replace("-", " ")
+            here = " and ".join(f'"{dataset}"' for dataset in datasets)
+            found.append((f"{key}.metric", f'"{metric}" is for {name}; {here} is not'))
     return found
 
 

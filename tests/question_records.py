@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from records import CLAIM, SPEC, TARGET, VARIANTS, make_arrays, make_plan, make_record
 
-from litevl import metrics
+from litevl import question_metrics
 from litevl.record import write_plan, write_record
 
 KINDS = ("what", "who", "how", "when", "where")
@@ -70,9 +70,13 @@ def make_question_strips(
 
 
 def make_question_metrics(arrays: dict[str, Any]) -> dict[str, Any]:
-    rng, clusters = np.random.default_rng(0), arrays["clusters"]
-    percent = 100.0 * arrays["right"]
-    return {"accuracy": metrics.interval(percent, clusters, rng, bounds=metrics.PERCENT)}
+    rng = np.random.default_rng(0)
+    names = ("right", "in_list", "answers", "kinds", "needs_order", "clusters")
+    found = question_metrics.question_metrics(*(arrays[name] for name in names), rng)
+    found["shuffle_sensitivity"] = question_metrics.shuffle_sensitivity(
+        arrays["right"], arrays["shuffled_right"], arrays["clusters"], rng
+    )
+    return found
 
 
 def make_question_curves(variant: str) -> dict[str, Any]:

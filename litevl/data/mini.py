@@ -271,6 +271,7 @@ def plan_world(world: World) -> list[MiniClip]:
             f"the mini world has {possible} different scenes, the spec asks for {sum(counts)}\n"
             "  Lower train_scenes, validation_scenes or test_scenes in profile.mini.data.world."
         )
+    assert world.captions_per_clip is not None  # the spec's check
     rng = np.random.default_rng(world.seed)
     taken: set[object] = set()
     clips: list[MiniClip] = []

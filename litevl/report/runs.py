@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from litevl import metrics
+from litevl import metrics, question_metrics
 from litevl.errors import DataError
 from litevl.record import PlanFile, Record, read_arrays, read_plan, read_record
 from litevl.schema import Arrays, VariantTitle
@@ -21,6 +21,13 @@ from litevl.schema import Arrays, VariantTitle
 Outcome = Literal["complete", "failed", "interrupted", "damaged", "not run"]
 
 RESAMPLING_SEED = 20221109
+
+# What makes two tests the same. The second line is retrieval's, the third question answering's.
+TEST_ARRAYS = (
+    *("query_ids", "clusters"),
+    *("gallery_ids", "truth"),
+    *("answer_list", "answers", "kinds", "needs_order"),
+)
 
 RUN_ID = re.compile(r"(?P<spec>.+)-(?P<profile>mini|paper)-(?P<variant>.+)-s(?P<seed>\d+)-[^-]+")
 
@@ -204,10 +211,13 @@ def _started(run: Run) -> str:
 
 
 def per_query(metric: str, arrays: Arrays) -> metrics.Floats | None:
-    """A metric's value for each query, (Q,) or for v2t (G,): percent, points or rank.
+    """A metric's value for each query it is about: percent, points or rank.
 
-    Their mean is the metric, for MdR their median. None where the run did not record it.
+    (Q,), for v2t (G,), and for a group of questions as many as it has. Their mean is the metric,
+    for MdR their median. None where the run did not record it.
     """
+    if "answer_list" in arrays:
+        return question_metrics.per_question(metric, arrays)
     if metric == "order_accuracy":
         return 100.0 * arrays["order_right"] if "order_right" in arrays else None
     if metric == "shuffle_sensitivity":
@@ -228,8 +238,10 @@ def per_query(metric: str, arrays: Arrays) -> metrics.Floats | None:
 
 
 def sources(metric: str, arrays: Arrays) -> metrics.Ints:
-    """The cluster of each value of `per_query`: of the captions, or for v2t of the clips."""
+    """The cluster of each value of `per_query`: of the queries, or for v2t of the clips."""
     clusters = arrays["clusters"]
+    if "answer_list" in arrays:
+        return np.asarray(clusters[question_metrics.members(metric, arrays)], np.int64)
     if metric.startswith("v2t"):
         return metrics.gallery_clusters(clusters, arrays["truth"], len(arrays["gallery_ids"]))
     return clusters
@@ -239,9 +251,9 @@ def same_test(runs: Iterable[Run]) -> bool:
     """Whether the runs answered the same queries, in the same order, over the same data."""
     found = [(run.record.data, run.arrays) for run in runs if run.record and run.arrays]
     return len({data.fingerprint for data, _ in found if data is not None}) <= 1 and all(
-        np.array_equal(arrays[name], found[0][1][name])
+        np.array_equal(arrays.get(name, ()), found[0][1].get(name, ()))
         for _, arrays in found
-        for name in ("query_ids", "gallery_ids", "clusters", "truth")
+        for name in TEST_ARRAYS
     )
 
 
@@ -271,6 +283,7 @@ def summary(metric: str, runs: tuple[Run, ...]) -> metrics.Metric | None:
         stated = runs[0].record.metrics.test[metric]
         return {"value": stated.value, "low": stated.low, "high": stated.high, "n": stated.n}
     is_percent = "R@" in metric or metric == "order_accuracy"
+    is_percent |= metric.partition("/")[0] in question_metrics.PERCENTAGES
     return metrics.interval(
         values,
         sources(metric, runs[0].arrays or {}),

@@ -7,6 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from question_records import (
+    make_question_arrays,
+    make_question_metrics,
+    question_run_id,
+    write_question_study,
+)
 from records import (
     change_arrays,
     change_record,
@@ -165,6 +171,107 @@ def test_mean_of_the_query_values_is_the_metric() -> None:
     assert per_query("t2v-itc/R@1", bare) is None
     assert per_query("order_accuracy", bare) is None
     assert per_query("loss", bare) is None
+
+
+def test_mean_of_the_question_values_is_the_metric() -> None:
+    arrays = make_question_arrays("full", 0)
+    found = make_question_metrics(arrays)
+    assert len(found) == 3 * 7 + 2
+    for name, stated in found.items():
+        values = per_query(name, arrays)
+        assert values is not None
+        assert values.mean() == pytest.approx(stated["value"])
+        assert len(values) == len(sources(name, arrays)) == stated["n"]
+    bare = {name: arrays[name] for name in arrays if name not in ("needs_order", "shuffled_right")}
+    for name in ("accuracy/order", "shuffle_sensitivity", "t2v/R@1", "accuracy/why", "order"):
+        assert per_query(name, bare) is None
+
+
+def test_values_of_a_group_go_with_the_clusters_of_its_questions() -> None:
+    arrays = make_question_arrays("full", 0, num_questions=4) | {
+        "kinds": np.array(["who", "when", "who", "when"]),
+        "clusters": np.array([7, 8, 9, 9]),
+        "needs_order": np.array([False, True, False, False]),
+        "right": np.array([1.0, 0.0, 0.0, 1.0]),
+    }
+    wanted: dict[str, tuple[list[float], list[int]]] = {
+        "accuracy": ([100, 0, 0, 100], [7, 8, 9, 9]),
+        "accuracy/who": ([100, 0], [7, 9]),
+        "accuracy/when": ([0, 100], [8, 9]),
+        "accuracy/order": ([0], [8]),
+    }
+    for name, (values, clusters) in wanted.items():
+        found = per_query(name, arrays)
+        assert found is not None
+        assert (found.tolist(), sources(name, arrays).tolist()) == (values, clusters)
+
+
+def test_accuracy_over_seeds_is_a_percentage_with_its_exact_end(tmp_path: Path) -> None:
+    folder = write_question_study(tmp_path, ["full"], seeds=[0, 1])
+    runs = load_study(tmp_path, "msvd-qa", "mini").published("full")
+    together = summary("accuracy/when", runs)
+    values = over_seeds("accuracy/when", runs)
+    assert values is not None
+    assert together is not None
+    assert values.shape == (2, 20)
+    assert together["value"] == pytest.approx(values.mean())
+    for seed in (0, 1):
+        path = folder / f"{question_run_id('full', seed)}.npz"
+        arrays = dict(np.load(path)) | {"in_list": np.ones(100), "right": np.ones(100)}
+        np.savez(path, **arrays | {"shuffled_right": np.ones(100)})
+        change_record(folder, path.stem, lambda record: record["metrics"]["test"].clear())
+        change_record(
+            folder,
+            path.stem,
+            lambda record: record["metrics"]["test"].update(
+                accuracy={"value": 100.0, "low": None, "high": None, "n": 100}
+            ),
+        )
+    perfect = summary("accuracy", load_study(tmp_path, "msvd-qa", "mini").published("full"))
+    assert perfect is not None
+    assert (perfect["value"], perfect["high"]) == (100.0, 100.0)
+    assert perfect["low"] == pytest.approx(100 * 0.025 ** (1 / 25))
+
+
+@pytest.mark.parametrize(
+    "name", ["accuracy", "accuracy/when", "majority/order", "answerable", "shuffle_sensitivity"]
+)
+def test_question_metric_that_does_not_follow_is_damaged(tmp_path: Path, name: str) -> None:
+    folder = write_question_study(tmp_path, ["full"])
+    assert load_study(tmp_path, "msvd-qa", "mini").runs[0].damage is None
+    change_record(
+        folder,
+        question_run_id("full", 0),
+        lambda record: record["metrics"]["test"][name].update(value=99.0, high=99.5),
+    )
+    (run,) = load_study(tmp_path, "msvd-qa", "mini").runs
+    assert f"{name} is 99.0 over" in str(run.damage)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"answers": np.array(["red"] * 100)},
+        {"answer_list": np.array([f"word{i}" for i in range(10)])},
+        {"kinds": np.array(["how"] * 100)},
+        {"needs_order": np.zeros(100, bool)},
+        {"clusters": np.arange(100)},
+    ],
+)
+def test_runs_asked_or_judged_otherwise_did_not_take_the_same_test(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    folder = write_question_study(tmp_path, ["full"], seeds=[0, 1])
+    assert same_test(load_study(tmp_path, "msvd-qa", "mini").published("full"))
+    path = folder / f"{question_run_id('full', 1)}.npz"
+    arrays = dict(np.load(path)) | change
+    np.savez(path, **arrays)
+    found = make_question_metrics(arrays)
+    change_record(folder, path.stem, lambda record: record["metrics"].update(test=found))
+    runs = load_study(tmp_path, "msvd-qa", "mini").published("full")
+    assert len(runs) == 2
+    assert not same_test(runs)
+    assert summary("accuracy/when", runs) is None
 
 
 def test_video_to_text_values_are_clustered_by_clip() -> None:

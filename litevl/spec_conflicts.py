@@ -1,0 +1,140 @@
+"""Settings that are right one by one and cannot be meant together.
+
+Works on the dotted keys of one profile ("train.batch_size"), with the values that unsaid keys have.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from litevl.tasks import TASKS, Task
+
+Problem = tuple[str, str]  # where (dotted key), what
+
+RETRIEVAL_SETS = tuple(name for name, task in TASKS.items() if task == "retrieval")
+QUESTION_SETS = tuple(name for name, task in TASKS.items() if task == "question-answering")
+# Keys and tables that some data sets need and the others must not have; those of a world only
+# where there is one.
+NEEDED_BY: dict[str, tuple[str, ...]] = {
+    "data.train_split": ("msrvtt",),
+    "data.max_answer_tokens": QUESTION_SETS,
+    "data.answers": QUESTION_SETS,
+    "data.expected.train_questions": QUESTION_SETS,
+    "data.expected.validation_questions": QUESTION_SETS,
+    "data.expected.test_questions": QUESTION_SETS,
+    "data.world.captions_per_clip": ("msrvtt",),
+    "data.world.questions_per_clip": QUESTION_SETS,
+    "evaluate.score": RETRIEVAL_SETS,
+}
+
+
+def is_under(key: str, tables: Iterable[str]) -> bool:
+    """Whether a dotted key is one of `tables` or lies inside one."""
+    return any(key == table or key.startswith(f"{table}.") for table in tables)
+
+
+def conflicts(values: Mapping[str, Any], profile: str) -> list[Problem]:
+    """Combinations that cannot be meant, in one profile's values (dotted keys).
+
+    A key that is missing or has a wrong value is absent from `values`; what needs it is skipped.
+    """
+    found = data_conflicts(values, profile)
+    if values.get("model.weights") == "mini-blip" and profile == "paper":
+        found.append(
+            ("model.weights", '"mini-blip" has seen drawings only; name a BLIP checkpoint')
+        )
+    found += model_conflicts(values)
+    found += train_conflicts(values)
+    rerank_k = values.get("evaluate.rerank_k", 0)
+    holder, key = {
+        "question-answering": ("answer list", "data.answers.count"),
+        "retrieval": ("gallery", "data.expected.test_clips"),
+    }[task_in(values) or "retrieval"]
+    if rerank_k > values.get(key, rerank_k):
+        what = f"{rerank_k} is more than the {holder} holds ({values[key]})"
+        found.append(("evaluate.rerank_k", what))
+    return found
+
+
+def task_in(values: Mapping[str, Any]) -> Task | None:
+    """What the values' data set is for; None where they name none."""
+    return TASKS.get(values.get("data.dataset", ""))
+
+
+def data_conflicts(values: Mapping[str, Any], profile: str) -> list[Problem]:
+    """Keys that belong to other data sets, clips left out twice, and a world that is not mini."""
+    found: list[Problem] = []
+    dataset = values.get("data.dataset")
+    for owned, owners in (NEEDED_BY | {"data.leave_out": ("didemo",)}).items():
+        is_there = any(is_under(key, [owned]) and values[key] not in ((), []) for key in values)
+        if dataset is not None and dataset not in owners and is_there:
+            names = " and ".join(f'"{owner}"' for owner in owners)
+            found.append((owned, f'only for {names}; the data set is "{dataset}"'))
+    left_out = values.get("data.leave_out", ())
+    if len(set(left_out)) < len(left_out):
+        twice = sorted({clip for clip in left_out if list(left_out).count(clip) > 1})
+        found.append(("data.leave_out", f"named twice: {', '.join(twice)}"))
+    if profile == "paper" and any(is_under(key, ["data.world"]) for key in values):
+        found.append(("data.world", "drawn clips belong in [profile.mini.data.world]"))
+    return found
+
+
+def needed_keys(values: Mapping[str, Any], bad: set[str]) -> list[Problem]:
+    """Keys that are missing because of the data set; `bad` ones are told already."""
+    told = values.keys() | bad
+
+    def is_there(table: str) -> bool:
+        return any(is_under(key, [table]) for key in told)
+
+    dataset, found = values.get("data.dataset"), list[Problem]()
+    for key, owners in NEEDED_BY.items():
+        table = key.rpartition(".")[0]  # one that is missing altogether is told as such
+        if dataset in owners and is_there(table) and not is_there(key) and not is_under(key, bad):
+            found.append((key, f'missing; "{dataset}" needs it'))
+    return found
+
+
+def model_conflicts(values: Mapping[str, Any]) -> list[Problem]:
+    """Parts of the model that act on a part which is off."""
+    get, found = values.get, list[Problem]()
+    if get("model.temporal_attention") is False:
+        for key in ("model.scaling", "model.time_embedding"):
+            if get(key, "none") != "none":
+                what = f'"{get(key)}" acts on temporal attention, which is off; set it to "none"'
+                found.append((key, what))
+    if get("model.time_embedding") == "stream" and get("model.time_embedding_scale", 0) != 0:
+        what = '"stream" starts at 0, so that step 0 equals BLIP; use 0.0, or "branch"'
+        found.append(("model.time_embedding_scale", what))
+    return found
+
+
+def train_conflicts(values: Mapping[str, Any]) -> list[Problem]:
+    """Batches, queues and choices of checkpoint that the data do not allow."""
+    get, found = values.get, list[Problem]()
+    batch, asks = get("train.batch_size"), task_in(values) == "question-answering"
+    if batch is not None:
+        unit = "questions" if asks else "clips"
+        num_train = get(f"data.expected.train_{unit}", batch)
+        if batch > num_train:
+            what = f"{batch} is more than the training split holds ({num_train} {unit})"
+            found.append(("train.batch_size", what))
+        if get("train.group_by_source") and batch % 2 and not asks:
+            what = f"{batch} is odd; group_by_source fills a batch with pairs of clips"
+            found.append(("train.batch_size", what))
+    if get("train.momentum_encoder") and asks:
+        what = "question answering learns from answers alone, nothing is queued; set it to false"
+        found.append(("train.momentum_encoder", what))
+    elif get("train.momentum_encoder") and batch is not None:
+        queue = get("train.queue_size", batch)
+        if queue == 0 or queue % batch:
+            what = f"{queue} is not a positive multiple of train.batch_size ({batch})"
+            found.append(("train.queue_size", what))
+    seeds = get("train.seeds", [])
+    if len(set(seeds)) < len(seeds):
+        found.append(("train.seeds", "the same seed twice is one run, not two"))
+    lacking = [u for u in ("clips", "questions") if get(f"data.expected.validation_{u}") == 0]
+    if get("train.select") == "best-validation" and lacking:
+        what = (
+            f'"best-validation" needs validation {lacking[0]}, and the split has none; use "last"'
+        )
+        found.append(("train.select", what))
+    return found
