@@ -22,6 +22,7 @@ from litevl.data.annotations import CLIP_FOLDERS, Annotations, Clip, problems_me
 from litevl.errors import DataError
 
 TRAIN_SPLITS = ("9k", "7k")
+OFFICIAL_FILES = ("train_val_videodatainfo.json", "test_videodatainfo.json", "MSRVTT_data.json")
 
 Lines = dict[str, int]  # clip id -> line in its file
 Sentences = dict[str, tuple[str, int]]  # clip id -> test caption, line in its file
@@ -82,6 +83,14 @@ def load_msrvtt(root: Path, train_split: str) -> Annotations:
         raise DataError(_message(root, found))
     found.notes[:0] = [f"train list: {train_name}", f"test captions: {test_name}"]
     return _assemble(root, found, train, test)
+
+
+def official_sources(root: Path, problems: list[str]) -> dict[str, str]:
+    """Clip id -> url of the video it was cut from, as far as OFFICIAL_FILES below root say."""
+    found = _Found(problems=problems)
+    for name, text in text_files(root, problems, OFFICIAL_FILES):
+        _sort_in(name, text, found)
+    return {clip_id: clip.source for clip_id, clip in found.official.items()}
 
 
 def _assemble(root: Path, found: _Found, train: Lines, test: Sentences) -> Annotations:

@@ -147,7 +147,7 @@ def test_second_copy_of_a_file_is_noted_and_another_of_its_name_refused(load, fi
     ]
 
 
-def test_left_out_clips_are_not_in_the_data_and_counted(load, files, tmp_path):
+def test_left_out_clips_are_not_in_the_data_and_counted(load, files):
     data = load(files, ["7@N00_22_bb"])
     assert [clip.id for clip in data.train] == ["7@N00_11_aa"]
     assert data.notes[0].endswith("3 sentences about 2 clips; 1 clips left out by name")
