@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from litevl.data.drawing import COLOURS, State, Thing
-from litevl.data.mini import MOVES, SIZES, Scene
+from litevl.data.scenes import MOVES, SIZES, Scene
 
 Asked = tuple[str, str, str]  # question, answer, answer about the twin
 
