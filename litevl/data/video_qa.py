@@ -58,6 +58,7 @@ class _Found:
     files: dict[str, tuple[str, str]] = field(default_factory=dict)  # name -> place, text
     used: dict[str, str] = field(default_factory=dict)  # split -> file
     asked: dict[str, dict[int, list[Question]]] = field(default_factory=dict)  # by video number
+    answers: dict[str, list[str]] = field(default_factory=dict)  # split -> one for each question
     by_id: dict[str, str] = field(default_factory=dict)  # question id -> where it stands
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -68,10 +69,6 @@ class _Found:
         for by_number in self.asked.values():
             counts.update({number: len(questions) for number, questions in by_number.items()})
         return counts
-
-    def answers(self, split: str) -> list[str]:
-        """The answers of a split's questions."""
-        return [one.answer for some in self.asked[split].values() for one in some]
 
 
 def load_msvd_qa(root: Path, answer_count: int, answer_file: str | None = None) -> Annotations:
@@ -150,7 +147,11 @@ def load_msrvtt_qa(root: Path, answer_count: int, answer_file: str | None = None
 def _find(root: Path, name: str, names: Sequence[str]) -> _Found:
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; {name}'s questions and clips belong there")
-    found = _Found(root, asked={split: {} for split in ORIGINAL})
+    found = _Found(root)
+    found.asked, found.answers = (
+        {split: {} for split in ORIGINAL},
+        {split: [] for split in ORIGINAL},
+    )
     found.files = named_files(root, names, found.problems, found.notes)
     return found
 
@@ -206,6 +207,7 @@ def _add(split: str, rows: Rows, found: _Found) -> None:
         if not wrong:
             question = Question(question_id, row["question"], row["answer"])
             found.asked[split].setdefault(number, []).append(question)
+            found.answers[split].append(question.answer)
 
 
 def _wrong(text: object, answer: object) -> list[str]:
@@ -287,7 +289,7 @@ def _assemble(
 
 def _note(split: str, found: _Found, answers: Sequence[str]) -> str:
     """What a split was read from, and how many of its questions the answer list leaves out."""
-    listed, given = set(answers), found.answers(split)
+    listed, given = set(answers), found.answers[split]
     outside = sum(answer not in listed for answer in given)
     return (
         f"{split}: {found.used[split]}, {len(given)} questions about {len(found.asked[split])} "
@@ -302,7 +304,7 @@ def _answers(found: _Found, count: int, file: str | None) -> tuple[str, ...]:
     """The declared list; an empty one, without a further problem, when its source is missing."""
     if file is None and not found.asked["train"]:
         return ()
-    return declared_answers(found.root, found.answers("train"), count, file, found.problems)
+    return declared_answers(found.root, found.answers["train"], count, file, found.problems)
 
 
 def declared_answers(

@@ -110,9 +110,13 @@ def test_video_under_two_extensions_is_one_clip_and_noted(load, files):
     )
 
 
-def test_name_that_ends_in_a_dot_or_has_none_is_a_stem_too(load, files):
-    files[TEST] = [moment(5, "9@N00_44_dd.", "a", (0, 0)), moment(6, "9@N00_55_ee", "b", (0, 0))]
-    assert [clip.id for clip in load(files).test] == ["9@N00_44_dd", "9@N00_55_ee"]
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [("9@N00_4_d.", "9@N00_4_d"), ("9@N00_4_d", "9@N00_4_d"), ("9@N00_4.d.mov", "9@N00_4.d")],
+)
+def test_stem_is_what_stands_before_the_last_dot(load, files, name, stem):
+    files[TEST] = [moment(5, name, "a", (0, 0))]
+    assert [clip.id for clip in load(files).test] == [stem]
 
 
 @pytest.mark.parametrize("name", ["", ".mp4", ".mov", ".mov.mp4", ".", "..mp4"])
