@@ -15,7 +15,7 @@ from litevl.engine.clips import ClipSet
 from litevl.engine.precision import computing
 from litevl.measure import Arrays, Scored, picked
 from litevl.model.question_answering import LiteVLForQuestionAnswering
-from litevl.question_metrics import question_metrics
+from litevl.question_metrics import question_metrics, shuffle_sensitivity
 from litevl.spec import Resolved
 
 NUM_TOP = 5  # answers kept per question
@@ -80,8 +80,8 @@ def score_split(
         arrays["clusters"],
         rng,
     )
-    values["shuffle_sensitivity"] = metrics.paired_difference(
-        100 * arrays["right"], 100 * arrays["shuffled_right"], arrays["clusters"], rng
+    values["shuffle_sensitivity"] = shuffle_sensitivity(
+        arrays["right"], arrays["shuffled_right"], arrays["clusters"], rng
     )
     return values, arrays
 
