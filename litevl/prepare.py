@@ -14,7 +14,8 @@ from pathlib import Path
 from litevl.data.annotations import Annotations, Clip
 from litevl.data.dataset import DataReport, FrameStore, check_clips
 from litevl.data.didemo import load_didemo
-from litevl.data.mini import ensure_world, read_twins
+from litevl.data.mini import ensure_world
+from litevl.data.mini_annotations import read_twins
 from litevl.data.msrvtt import load_msrvtt
 from litevl.data.video_qa import load_msrvtt_qa, load_msvd_qa
 from litevl.engine.clips import ClipSet

@@ -30,7 +30,7 @@ def small(tmp_path_factory) -> Path:
     from litevl.data.mini import ensure_world
 
     folder = tmp_path_factory.mktemp("small")
-    ensure_world(folder / "world", small_world(), num_workers=1, progress=False)
+    ensure_world(folder / "world", "msrvtt", small_world(), num_workers=1, progress=False)
     write_spec(folder / "spec.toml", small_settings(folder / "world", write_weights(folder)))
     return folder
 

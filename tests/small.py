@@ -9,7 +9,8 @@ from tiny import WITHOUT_TEMPORAL, fill
 
 from litevl.data.annotations import Clip
 from litevl.data.dataset import FrameStore
-from litevl.data.mini import plan_world, render
+from litevl.data.mini import plan_world
+from litevl.data.scenes import render
 from litevl.data.stills import vocabulary
 from litevl.engine.clips import ClipSet
 from litevl.model.config import LiteVLConfig
@@ -99,14 +100,14 @@ def clip_sets(folder: Path, weights: Path) -> dict[str, ClipSet]:
     """
     world, sets = small_world(), {}
     tokenizer = Tokenizer.for_weights(str(weights))
-    for split, name in (("train", "train"), ("validate", "validation"), ("test", "test")):
-        some = [clip for clip in plan_world(world) if clip.split == split]
+    for split in SCENES:
+        some = [clip for clip in plan_world("msrvtt", world) if clip.split == split]
         frames = [render(clip.scene, world.num_frames, world.size_px) for clip in some]
-        (folder / name).write_bytes(np.stack(frames).tobytes())
+        (folder / split).write_bytes(np.stack(frames).tobytes())
         places = [(world.num_frames * number, world.num_frames) for number in range(len(some))]
-        sets[name] = ClipSet(
+        sets[split] = ClipSet(
             tuple(Clip(c.id, Path(f"{c.id}.mp4"), c.source, c.captions) for c in some),
-            FrameStore(folder / name, places, world.size_px),
+            FrameStore(folder / split, places, world.size_px),
             tokenizer,
             4,
             32,

@@ -41,7 +41,7 @@ def _quick(monkeypatch):
 def few(tmp_path_factory) -> Path:
     """A world of five scenes that tests copy."""
     root = tmp_path_factory.mktemp("few") / "world"
-    mini.ensure_world(root, FEW, num_workers=1, progress=False)
+    mini.ensure_world(root, "msrvtt", FEW, num_workers=1, progress=False)
     return root
 
 

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from litevl.data.drawing import COLOURS, SHAPES, Pixels, State, Thing, draw_frames
-from litevl.data.mini import PHRASES, TEMPLATES, Scene, draw_scene, states
 from litevl.data.questions import ask_about_still
+from litevl.data.scenes import PHRASES, TEMPLATES, Scene, draw_scene, states
 
 STILL_TEMPLATES = (
     "{actor} beside {other}",

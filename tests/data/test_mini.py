@@ -4,8 +4,7 @@ import errno
 import hashlib
 import json
 import os
-import subprocess
-import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -16,31 +15,16 @@ from av.video.frame import PictureType
 from small import small_world
 
 from litevl.data import mini
-from litevl.data.drawing import COLOURS, SHAPES, Thing, coverage, write_clip
-from litevl.data.mini import (
-    PHRASES,
-    REVERSED,
-    SEQUENCES,
-    TEMPLATES,
-    caption,
-    draw_scene,
-    draw_scenes,
-    ensure_world,
-    make_world,
-    num_different_scenes,
-    plan_world,
-    read_twins,
-    render,
-    reversed_events,
-    states,
-)
+from litevl.data.drawing import COLOURS, SHAPES, Thing
+from litevl.data.mini import ensure_world, make_world, plan_world
+from litevl.data.mini_annotations import read_twins, write_annotations
 from litevl.data.msrvtt import load_msrvtt
+from litevl.data.scenes import PHRASES, TEMPLATES, caption, draw_scene, num_different_scenes, render
 from litevl.data.stills import vocabulary
-from litevl.data.video import SAMPLERS, read_frames
+from litevl.data.video import read_frames
 from litevl.errors import DataError, RunError
 from litevl.model.tokenizer import Tokenizer
 
-NUM_SCENES = 300
 ANNOTATIONS = (
     "train_val_videodatainfo.json",
     "test_videodatainfo.json",
@@ -48,12 +32,6 @@ ANNOTATIONS = (
     "MSRVTT_JSFUSION_test.csv",
     "twins.csv",
 )
-
-
-@pytest.fixture(scope="module")
-def scenes():
-    """Random scenes, none twice."""
-    return draw_scenes(NUM_SCENES, np.random.default_rng(0), set())
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +43,7 @@ def world():
 def root(tmp_path_factory, world):
     """A world on disk. Tests do not change it."""
     folder = tmp_path_factory.mktemp("worlds") / "world"
-    ensure_world(folder, world, num_workers=1, progress=False)
+    ensure_world(folder, "msrvtt", world, num_workers=1, progress=False)
     return folder
 
 
@@ -78,138 +56,22 @@ def files(root: Path) -> dict[str, str]:
     }
 
 
-# Scenes
-
-
 def test_same_seed_gives_the_same_clips_and_another_seed_others(world):
-    clips = plan_world(world)
-    assert plan_world(world) == clips
-    other = plan_world(world.model_copy(update={"seed": world.seed + 1}))
+    clips = plan_world("msrvtt", world)
+    assert plan_world("msrvtt", world) == clips
+    other = plan_world("msrvtt", world.model_copy(update={"seed": world.seed + 1}))
     assert not {clip.captions for clip in clips} <= {clip.captions for clip in other}
-
-
-def test_same_scene_gives_the_same_pixels_and_the_same_file(tmp_path, scenes):
-    frames = render(scenes[0], 12, 32)
-    assert np.array_equal(frames, render(scenes[0], 12, 32))
-    for name in ("one.mp4", "two.mp4"):
-        write_clip(tmp_path / name, frames, 8)
-    assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()
-
-
-def test_file_does_not_depend_on_what_was_in_memory_before(tmp_path):
-    """x264's macroblock tree reads memory it never wrote; glibc fills it as this variable says."""
-    script = (
-        "import sys; import numpy as np; from hashlib import sha256; from pathlib import Path\n"
-        "from litevl.data.mini import draw_scenes, render, write_clip\n"
-        "path = Path(sys.argv[1])\n"
-        "for scene in draw_scenes(20, np.random.default_rng(0), set()):\n"
-        "    write_clip(path, render(scene, 24, 64), 8)\n"
-        "    print(sha256(path.read_bytes()).hexdigest())\n"
-    )
-    hashes = [
-        subprocess.run(
-            [sys.executable, "-c", script, str(tmp_path / "clip.mp4")],
-            env=os.environ | {"MALLOC_PERTURB_": filled_with},
-            capture_output=True, text=True, check=True,
-        ).stdout.split()
-        for filled_with in ("85", "170", "0")
-    ]  # fmt: skip
-    assert len(set(hashes[0])) == 20
-    assert hashes[0] == hashes[1] == hashes[2]
-
-
-def test_twin_shows_the_same_frames_backwards(scenes):
-    for scene in scenes[:40]:
-        assert np.array_equal(render(scene.twin(), 24, 32), render(scene, 24, 32)[::-1])
-        assert scene.twin().twin() == scene
-
-
-@pytest.mark.parametrize("num_frames", [24, 12])
-def test_frames_sampled_from_a_twin_are_the_same_ones_backwards(scenes, num_frames):
-    sampled = SAMPLERS["segment-middle"](num_frames, num_frames // 3, np.random.default_rng(0))
-    assert len(set(sampled)) == num_frames // 3
-    frames = render(scenes[0], num_frames, 32)
-    twins = render(scenes[0].twin(), num_frames, 32)
-    assert np.array_equal(twins[sampled], frames[sampled][::-1])
-
-
-def test_frames_of_a_scene_differ(scenes):
-    for scene in scenes[:40]:
-        first, *_, last = render(scene, 24, 32).astype(int)
-        assert np.abs(first - last).max() > 50, scene.events
-
-
-def test_what_happens_backwards_is_something_that_can_happen():
-    for events in (*((event,) for event in PHRASES), *SEQUENCES):
-        backwards = reversed_events(events)
-        assert backwards != events
-        assert len(events) == 1 or backwards in SEQUENCES
-        assert reversed_events(backwards) == events
-    assert REVERSED.keys() == PHRASES.keys()
-
-
-def test_caption_of_a_twin_tells_the_events_backwards(scenes):
-    for scene, template, wording in product(scenes[:40], range(len(TEMPLATES)), range(2)):
-        phrases = [PHRASES[event][wording] for event in scene.events]
-        backwards = [PHRASES[REVERSED[event]][wording] for event in reversed(scene.events)]
-        own = caption(scene, template, wording)
-        assert caption(scene.twin(), template, wording) == own.replace(
-            " then ".join(phrases), " then ".join(backwards)
-        )
-
-
-def test_every_text_belongs_to_one_scene_and_one_direction(scenes):
-    """Captions of different keys differ whatever templates they use, so test captions are unique.
-
-    Who and beside whom are whole phrases ("a red circle"), so it is enough to try two things.
-    """
-    one, other = Thing("red", "circle"), Thing("orange", "ring")
-    texts: dict[str, object] = {}
-    for actor, still in ((one, other), (other, one)):
-        for events in (*((event,) for event in PHRASES), *SEQUENCES):
-            scene = mini.replace(scenes[0], actor=actor, other=still, events=events)
-            for template, wording in product(range(len(TEMPLATES)), range(2)):
-                text = caption(scene, template, wording)
-                assert texts.setdefault(text, (actor, still, events)) == (actor, still, events)
-    assert len(texts) == 2 * (len(PHRASES) + len(SEQUENCES)) * len(TEMPLATES) * 2
-
-
-def test_actor_stays_in_the_picture_and_away_from_the_other_one(scenes):
-    size = 32
-    for scene in scenes:
-        other = coverage(scene.other, scene.other_state, size) > 0.5
-        for state in states(scene, 12):
-            edges = (state.x, state.y, 1 - state.x, 1 - state.y)
-            assert min(edges) > 0.6 * state.radius, (scene.events, state)
-            if state.opacity:
-                visible = mini.replace(state, opacity=1.0)
-                actor = coverage(scene.actor, visible, size) > 0.5
-                covered = (actor & other).sum() / other.sum()
-                assert covered < 0.5, (scene.events, scene.other_state, state)
 
 
 def test_asking_for_more_scenes_than_there_are_is_an_error_not_an_endless_loop(world):
     possible = num_different_scenes()
     too_many = world.model_copy(update={"train_scenes": possible})
     with pytest.raises(DataError, match=rf"{possible} different scenes, the spec asks for"):
-        plan_world(too_many)
-
-
-def test_number_of_different_scenes_is_what_drawing_finds(monkeypatch):
-    monkeypatch.setattr(mini, "COLOURS", dict(list(COLOURS.items())[:2]))
-    monkeypatch.setattr(mini, "SHAPES", ("circle", "square", "arrow"))
-    monkeypatch.setattr(mini, "SEQUENCES", (*SEQUENCES[:1], reversed_events(SEQUENCES[0])))
-    rng = np.random.default_rng(0)
-    possible = num_different_scenes()
-    assert possible == len({draw_scene(rng).key for _ in range(4000)}) == 2 * 2 * (2 * 5 + 1)
-    assert len(draw_scenes(possible, rng, set())) == possible
-
-
-# The world as a whole
+        plan_world("msrvtt", too_many)
 
 
 def test_splits_share_no_scene_and_test_captions_are_unique(world):
-    clips = plan_world(world.model_copy(update={"train_scenes": 200, "test_scenes": 256}))
+    clips = plan_world("msrvtt", world.model_copy(update={"train_scenes": 200, "test_scenes": 256}))
     keys = {split: {clip.scene.key for clip in clips if clip.split == split} for split in SPLITS}
     assert [len(keys[split]) for split in SPLITS] == [200, 2, 256]
     assert len(set.union(*keys.values())) == 458
@@ -218,11 +80,11 @@ def test_splits_share_no_scene_and_test_captions_are_unique(world):
     assert len({clip.captions for clip in test}) == 512
 
 
-SPLITS = ("train", "validate", "test")
+SPLITS = ("train", "validation", "test")
 
 
 def test_training_clips_have_several_captions_and_twins_the_same_ones_backwards(world):
-    clips = [clip for clip in plan_world(world) if clip.split == "train"]
+    clips = [clip for clip in plan_world("msrvtt", world) if clip.split == "train"]
     for clip, twin in zip(clips[::2], clips[1::2], strict=True):
         assert len(set(clip.captions)) == len(clip.captions) == world.captions_per_clip
         assert clip.source == twin.source
@@ -239,7 +101,7 @@ def test_vocabulary_holds_every_word_of_every_caption(tmp_path):
         for events, template, wording in product(
             [(event,) for event in PHRASES], range(len(TEMPLATES)), range(2)
         ):
-            scene = mini.replace(
+            scene = replace(
                 draw_scene(np.random.default_rng(0)), actor=thing, other=thing, events=events
             )
             pieces = tokenizer.bert.tokenize(caption(scene, template, wording))
@@ -253,7 +115,7 @@ def test_loader_of_the_real_data_set_reads_the_world(root, world):
         "validation": 2 * world.validation_scenes,
         "test": 2 * world.test_scenes,
     }
-    planned = {clip.id: clip for clip in plan_world(world)}
+    planned = {clip.id: clip for clip in plan_world("msrvtt", world)}
     for clip in (*data.train, *data.validation, *data.test):
         assert clip.captions == planned[clip.id].captions
         assert clip.source == planned[clip.id].source
@@ -274,7 +136,7 @@ def test_data_set_without_a_list_of_twins_has_none(tmp_path):
 
 
 def test_clips_are_h264_with_b_frames_and_show_their_scene(root, world):
-    for clip in plan_world(world)[:4]:
+    for clip in plan_world("msrvtt", world)[:4]:
         path = root / "videos" / f"{clip.id}.mp4"
         with av.open(str(path)) as container:
             (stream,) = container.streams.video
@@ -290,14 +152,14 @@ def test_clips_are_h264_with_b_frames_and_show_their_scene(root, world):
 
 
 def test_same_seed_gives_the_same_files_and_another_seed_others(root, world, tmp_path):
-    make_world(tmp_path / "again", world, num_workers=2, progress=False)
+    make_world(tmp_path / "again", "msrvtt", world, num_workers=2, progress=False)
     first, again = files(root), files(tmp_path / "again")
     assert first.pop("world.json")
     assert first == again
     assert set(ANNOTATIONS) <= set(first)
     few = {"train_scenes": 1, "validation_scenes": 0, "test_scenes": 1}
     other = world.model_copy(update={**few, "seed": 9})
-    make_world(tmp_path / "other", other, num_workers=1, progress=False)
+    make_world(tmp_path / "other", "msrvtt", other, num_workers=1, progress=False)
     changed = files(tmp_path / "other")
     assert changed["videos/video0.mp4"] != first["videos/video0.mp4"]
     assert changed["MSRVTT_JSFUSION_test.csv"] != first["MSRVTT_JSFUSION_test.csv"]
@@ -311,10 +173,10 @@ def drawn(monkeypatch):
     """Draw no clips, only annotations; the folders drawn are listed."""
     folders = []
 
-    def make(root, world, num_workers, progress):  # noqa: ARG001
+    def make(root, dataset, world, num_workers, progress):  # noqa: ARG001
         folders.append(root)
         (root / "videos").mkdir(parents=True)
-        mini._write_annotations(root, plan_world(world), world)
+        write_annotations(root, dataset, plan_world(dataset, world), world)
 
     monkeypatch.setattr(mini, "make_world", make)
     return folders
@@ -322,21 +184,21 @@ def drawn(monkeypatch):
 
 def test_world_that_is_there_is_not_drawn_again(tmp_path, world, drawn):
     for _ in range(2):
-        ensure_world(tmp_path / "deep" / "world", world, 1)
+        ensure_world(tmp_path / "deep" / "world", "msrvtt", world, 1)
     assert len(drawn) == 1
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["world"]
 
 
 def test_other_settings_or_another_version_replace_the_world(tmp_path, world, drawn, monkeypatch):
     root = tmp_path / "world"
-    ensure_world(root, world, 1)
+    ensure_world(root, "msrvtt", world, 1)
     (root / "left over").touch()
     other = world.model_copy(update={"seed": 5})
-    ensure_world(root, other, 1)
+    ensure_world(root, "msrvtt", other, 1)
     assert json.loads((root / "world.json").read_text())["seed"] == 5
     assert not (root / "left over").exists()
     monkeypatch.setattr(mini, "WORLD_VERSION", mini.WORLD_VERSION + 1)
-    ensure_world(root, other, 1)
+    ensure_world(root, "msrvtt", other, 1)
     assert len(drawn) == 3
 
 
@@ -355,7 +217,7 @@ def test_folder_that_holds_something_else_is_refused_and_left_alone(
     elif content == "damaged world.json":
         (root / "world.json").write_text('{"version": 1, "train_sc')
     with pytest.raises(DataError, match=r"not a mini world\n.*profile\.mini\.data\.root") as error:
-        ensure_world(root, world, 1)
+        ensure_world(root, "msrvtt", world, 1)
     assert str(root) in str(error.value)
     assert drawn == []
     assert content == "a file" or (root / "videos" / "video0.mp4").read_bytes() == b"precious"
@@ -366,7 +228,7 @@ def test_interrupted_drawing_leaves_nothing_and_keeps_the_world_before(
     tmp_path, world, drawn, monkeypatch, cause
 ):
     root = tmp_path / "world"
-    ensure_world(root, world, 1)
+    ensure_world(root, "msrvtt", world, 1)
     before = files(root)
 
     def interrupted(folder, *_):
@@ -380,11 +242,11 @@ def test_interrupted_drawing_leaves_nothing_and_keeps_the_world_before(
     for place, settings in ((root, other), (tmp_path / "elsewhere", world)):
         if cause == "Ctrl-C":
             with pytest.raises(KeyboardInterrupt):
-                ensure_world(place, settings, 1)
+                ensure_world(place, "msrvtt", settings, 1)
         else:
             message = rf"{place}: .* cannot be written: No space left .*\n  Free some space"
             with pytest.raises(RunError, match=message):
-                ensure_world(place, settings, 1)
+                ensure_world(place, "msrvtt", settings, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["world"]
     assert files(root) == before
     assert len(drawn) == 1
@@ -397,11 +259,11 @@ def test_world_that_somebody_else_finished_meanwhile_is_kept(tmp_path, world, dr
         make(folder, *rest)
         monkeypatch.setattr(mini, "make_world", make)
         monkeypatch.setattr(os, "getpid", lambda: 1)
-        ensure_world(root, world, 1)
+        ensure_world(root, "msrvtt", world, 1)
         (root / "first").touch()
 
     monkeypatch.setattr(mini, "make_world", slow)
-    ensure_world(root, world, 1)
+    ensure_world(root, "msrvtt", world, 1)
     assert (root / "first").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["world"]
     assert len(drawn) == 2
@@ -410,4 +272,4 @@ def test_world_that_somebody_else_finished_meanwhile_is_kept(tmp_path, world, dr
 def test_error_of_a_drawing_process_reaches_the_caller(tmp_path, world):
     odd = {"train_scenes": 1, "validation_scenes": 0, "test_scenes": 1, "size_px": 31}
     with pytest.raises(DataError, match=r"world\.size_px: 31 is odd"):
-        make_world(tmp_path / "world", world.model_copy(update=odd), 1, progress=False)
+        make_world(tmp_path / "world", "msrvtt", world.model_copy(update=odd), 1, progress=False)

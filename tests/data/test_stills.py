@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from litevl.data.drawing import State, Thing
-from litevl.data.mini import PHRASES, draw_scene
+from litevl.data.scenes import PHRASES, draw_scene
 from litevl.data.stills import (
     describe,
     draw_still,
