@@ -75,6 +75,40 @@ def reproduce_msrvtt(session: nox.Session) -> None:
     run(session, "litevl", "run", "reproductions/msrvtt.toml")
 
 
+@nox.session(name="reproduce-didemo")
+def reproduce_didemo(session: nox.Session) -> None:
+    """Reproduce the paragraph-to-video retrieval on DiDeMo: train, evaluate, report."""
+    run(session, "litevl", "run", "reproductions/didemo.toml")
+
+
+@nox.session(name="reproduce-msvd-qa")
+def reproduce_msvd_qa(session: nox.Session) -> None:
+    """Reproduce the question answering on MSVD-QA: train, evaluate, report."""
+    run(session, "litevl", "run", "reproductions/msvd_qa.toml")
+
+
+@nox.session(name="reproduce-msrvtt-qa")
+def reproduce_msrvtt_qa(session: nox.Session) -> None:
+    """Reproduce the question answering on MSRVTT-QA: train, evaluate, report."""
+    run(session, "litevl", "run", "reproductions/msrvtt_qa.toml")
+
+
+@nox.session
+def reproduce(session: nox.Session) -> None:
+    """Reproduce all four; the last run renders the combined report of the paper's layout too.
+
+    One that fails does not keep the others from running; the session fails at the end.
+    """
+    failed = []
+    for name in ("msrvtt", "didemo", "msvd_qa", "msrvtt_qa"):
+        try:
+            run(session, "litevl", "run", f"reproductions/{name}.toml")
+        except nox.command.CommandFailed:
+            failed.append(name)
+    if failed:
+        session.error(f"failed: {', '.join(failed)}")
+
+
 @nox.session
 def report(session: nox.Session) -> None:
     """Render the reports again from the records in reports/."""
