@@ -237,7 +237,7 @@ def problems(
         found.append(("profile.mini.data.root", what))
     found += variant_problems(settings, document, values)
     found += name_problems(settings, document)
-    found += metric_problems(document, [str(dataset) for dataset in datasets])
+    found += metric_problems(document, sorted(str(dataset) for dataset in datasets))
     return list(dict.fromkeys(found))
 
 
@@ -336,7 +336,7 @@ def name_problems(settings: type[BaseModel], document: Mapping[str, Any]) -> lis
     return found
 
 
-def metric_problems(document: Mapping[str, Any], datasets: Iterable[str]) -> list[Problem]:
+def metric_problems(document: Mapping[str, Any], datasets: list[str]) -> list[Problem]:
     """Claims and targets whose metric the data sets' task does not have."""
     found: list[Problem] = []
     tasks = {TASKS[dataset] for dataset in datasets}
