@@ -51,7 +51,6 @@ def learned_scale(model: Model) -> list[list[float]] | None:
     return None if scales is None else [[float(value) for value in row] for row in scales]
 
 
-@torch.no_grad()
 def cost(model: Model, settings: Resolved, device: torch.device) -> dict[str, Any]:
     """Parameters, counted FLOPs of encoding one clip and scoring one pair, peak memory in GiB.
 
