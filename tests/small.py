@@ -15,12 +15,14 @@ from litevl.data.stills import vocabulary
 from litevl.engine.clips import ClipSet
 from litevl.model.config import LiteVLConfig
 from litevl.model.litevl import LiteVLForRetrieval
+from litevl.model.question_answering import LiteVLForQuestionAnswering
 from litevl.model.tokenizer import Tokenizer
 from litevl.model.weights import load_blip, save_blip
 from litevl.run import model_options
-from litevl.spec import Resolved, World
+from litevl.spec import Resolved, World, task_of
+from litevl.tasks import Dataset
 
-MSRVTT = Path(__file__).parents[1] / "reproductions" / "msrvtt.toml"
+SHIPPED = Path(__file__).parents[1] / "reproductions"
 SIZES = {
     "image_size_px": 32,
     "patch_size_px": 16,
@@ -38,17 +40,19 @@ SIZES = {
     **WITHOUT_TEMPORAL,
 }
 SCENES = {"train": 8, "validation": 2, "test": 4}
+NUM_ANSWERS = 6  # fewer than the questions have, so that some have an answer outside the list
 
 
-def small_world(**changes) -> World:
+def small_world(dataset: Dataset = "msrvtt", **changes) -> World:
     """The world's settings: 8 scenes to train on, 2 to validate, 4 to test, of 12 frames."""
     settings = {
         "seed": 1,
         **{f"{split}_scenes": count for split, count in SCENES.items()},
-        "captions_per_clip": 3,
         "num_frames": 12,
-        "frames_per_second": 8,
+        "frames_per_second": 1 if dataset == "didemo" else 8,
         "size_px": 32,
+        **({"captions_per_clip": 3} if dataset == "msrvtt" else {}),
+        **({"questions_per_clip": 3} if task_of(dataset) == "question-answering" else {}),
     }
     return World.model_validate(settings | changes)
 
@@ -58,25 +62,36 @@ def write_weights(folder: Path, seed: int = 0) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     words = folder / "vocab.txt"
     words.write_text("\n".join(vocabulary()) + "\n", encoding="utf-8")
-    size = len(Tokenizer.from_vocabulary(words))
-    model = LiteVLForRetrieval(LiteVLConfig(**SIZES, vocab_size=size))
+    config = LiteVLConfig(**SIZES, vocab_size=len(Tokenizer.from_vocabulary(words)))
+    answering, model = LiteVLForQuestionAnswering(config), LiteVLForRetrieval(config)
+    fill(answering, seed + 1)
     fill(model, seed)
     with torch.no_grad():
         model.temp.fill_(0.07)
-    save_blip(folder / "model.safetensors", model.state_dict(), model.config)
+    both = answering.state_dict() | model.state_dict()
+    save_blip(folder / "model.safetensors", both, config)
     return folder / "model.safetensors"
 
 
-def small_settings(root: Path, weights: Path, world: World | None = None) -> dict:
+def small_settings(
+    root: Path, weights: Path, world: World | None = None, dataset: Dataset = "msrvtt"
+) -> dict:
     """The shipped spec as nested tables, with the mini profile made small. May be changed."""
-    spec = tomllib.loads(MSRVTT.read_text(encoding="utf-8"))
-    world = world or small_world()
+    spec = tomllib.loads((SHIPPED / f"{dataset.replace('-', '_')}.toml").read_text("utf-8"))
+    world = world or small_world(dataset)
     mini = spec["profile"]["mini"]
+    clips = {split: 2 * getattr(world, f"{split}_scenes") for split in SCENES}
     mini["data"] |= {
         "root": str(root),
-        "expected": {f"{split}_clips": 2 * getattr(world, f"{split}_scenes") for split in SCENES},
-        "world": world.model_dump(),
+        "expected": {f"{split}_clips": count for split, count in clips.items()},
+        "world": world.model_dump(exclude_none=True),
     }
+    if world.questions_per_clip is not None:
+        asked = {
+            f"{split}_questions": world.questions_per_clip * count for split, count in clips.items()
+        }
+        mini["data"]["expected"] |= asked
+        mini["data"]["answers"] = {"count": NUM_ANSWERS}
     mini["frames"] |= {"size_px": 32, "num_frames": 4}
     mini["model"] |= {"weights": str(weights)}
     mini["train"] |= {

@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from small import SCENES, small_settings, write_spec
 
 from litevl import run as engine
 from litevl.cli import main
+from litevl.engine import retrieval
 from litevl.engine import train as training
 from litevl.record import read_arrays, read_record
 from litevl.report import page
@@ -29,7 +31,7 @@ def spec(small) -> dict:
 @pytest.fixture(autouse=True)
 def _one_process(monkeypatch):
     """Decode with one process: a second costs more than it saves on so few clips."""
-    monkeypatch.setattr(engine.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
 
 
 @pytest.fixture
@@ -244,15 +246,15 @@ def test_failed_run_leaves_its_record_the_others_finish_and_it_can_run_again(
     small, trained, tmp_path, monkeypatch, capsys, caplog
 ):
     caplog.set_level(logging.ERROR, "litevl")
-    original = training.losses
+    original = retrieval.losses
 
     def diverge(model, *rest):
-        vtc, vtm = original(model, *rest)
-        return vtc * (float("nan") if model.config.pooling == "mean" else 1.0), vtm
+        factor = float("nan") if model.config.pooling == "mean" else 1.0
+        return {name: factor * loss for name, loss in original(model, *rest).items()}
 
     chosen = ["--variant", "mean-pooling", *FULL]
     with monkeypatch.context() as patch:
-        patch.setattr(training, "losses", diverge)
+        patch.setattr(retrieval, "losses", diverge)
         assert run(small / "spec.toml", tmp_path, *chosen) == 1
     assert (
         capsys.readouterr()
@@ -289,23 +291,23 @@ def test_ctrl_c_in_training_keeps_finished_runs_and_the_same_command_continues(
 ):
     chosen = [*FULL, "--variant", "mean-pooling"]
     assert run(small / "spec.toml", tmp_path / "whole", *chosen) == 0
-    original = training.batches
+    original = retrieval.RetrievalObjective.batches
     drawn: list[int] = []
 
-    def batches(clips, settings, seed, epoch):
+    def batches(objective, epoch):
         drawn.append(epoch)
         if len(drawn) == 4:  # the second variant's second epoch
             raise KeyboardInterrupt
-        yield from original(clips, settings, seed, epoch)
+        yield from original(objective, epoch)
 
     output = tmp_path / "broken"
     with monkeypatch.context() as patch:
-        patch.setattr(training, "batches", batches)
+        patch.setattr(retrieval.RetrievalObjective, "batches", batches)
         assert run(small / "spec.toml", output, *chosen) == 130
     assert "the same command continues" in capsys.readouterr().err
     assert set(records(output)) == {("full", 0)}
     drawn.clear()
-    monkeypatch.setattr(training, "batches", lambda *rest: drawn.append(rest[3]) or original(*rest))
+    monkeypatch.setattr(retrieval.RetrievalObjective, "batches", batches)
     assert run(small / "spec.toml", output, *chosen) == 0
     assert drawn == [1]
     for variant in ("full", "mean-pooling"):
