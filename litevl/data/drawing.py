@@ -105,18 +105,24 @@ def draw_frames(
 ) -> Pixels:
     """Frames with their things over one background, later things on top: (T, S, S, 3) uint8."""
     backdrop = background(size_px, rng)
+    covered: dict[tuple[Thing, State], Floats] = {}  # most things are still most of the time
     pictures = np.empty((len(frames), size_px, size_px, 3), np.uint8)
     for number, things in enumerate(frames):
         picture = backdrop
         for thing, state in things:
-            alpha = coverage(thing, state, size_px)[..., None]
+            if (thing, state) not in covered:
+                covered[thing, state] = coverage(thing, state, size_px)[..., None]
+            alpha = covered[thing, state]
             picture = picture * (1 - alpha) + np.array(COLOURS[thing.colour]) * alpha
         pictures[number] = np.round(picture)
     return pictures
 
 
 def write_clip(path: Path, frames: Pixels, frames_per_second: int) -> None:
-    """Write frames (T, S, S, 3) uint8 as an H.264 MP4 with B-frames; DataError where S is odd."""
+    """Write frames (T, S, S, 3) uint8 as an H.264 clip with B-frames, of the path's suffix.
+
+    The suffix is .mp4 or .avi. Raises DataError where S is odd.
+    """
     import av
 
     if frames.shape[1] % 2:

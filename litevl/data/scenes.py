@@ -7,13 +7,13 @@ the same frames, so no single frame and no unordered bag of frames can tell whos
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 
-from litevl.data.drawing import COLOURS, SHAPES, Pixels, State, Thing, draw_frames
+from litevl.data.drawing import COLOURS, SHAPES, Floats, Pixels, State, Thing, draw_frames
 
 REVERSED = {
     "left": "right",
@@ -46,6 +46,7 @@ TEMPLATES = (
     "{other} stays still and {actor} {action}",
 )
 MOVES = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
+TURNS = ("clockwise", "anticlockwise")
 TRAVEL = 0.58  # how far a move goes, in sides of the frame
 SIZES = {"grow": (0.10, 0.24), "shrink": (0.24, 0.10)}
 SEQUENCES = tuple(
@@ -57,6 +58,8 @@ SEQUENCES = tuple(
 )
 SHARE_OF_SEQUENCES = 0.3
 HELD_STILL = 0.12  # share of a clip at either end in which nothing happens
+HELD_STILL_IN_CHUNKS = 0.3  # the same, of the chunks in which something happens
+CLEAR = 0.25  # how far from the actor's path the other one may stand, in sides of the frame
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,8 @@ class Scene:
     track: tuple[State, ...]  # the actor's state at the knots: one more than there are events
     other_state: State
     background_seed: int
-    template: int
-    wording: int
+    tellings: tuple[tuple[int, int], ...]  # template and wording of each sentence about it
+    chunks: tuple[int, ...] = ()  # how long events last, see `moments`; () for no pause between
 
     @property
     def key(self) -> tuple[Thing, Thing, frozenset[tuple[str, ...]]]:
@@ -79,7 +82,13 @@ class Scene:
 
     def twin(self) -> Scene:
         """The same scene run backwards."""
-        return replace(self, events=reversed_events(self.events), track=self.track[::-1])
+        return replace(
+            self,
+            events=reversed_events(self.events),
+            track=self.track[::-1],
+            tellings=self.tellings[::-1],
+            chunks=self.chunks[::-1],
+        )
 
 
 def reversed_events(events: tuple[str, ...]) -> tuple[str, ...]:
@@ -100,31 +109,39 @@ def draw_scene(rng: np.random.Generator) -> Scene:
         events = SEQUENCES[rng.integers(len(SEQUENCES))]
     else:
         events = (tuple(PHRASES)[rng.integers(len(PHRASES))],)
-    turns = "clockwise" in events or "anticlockwise" in events
+    actor, other = draw_things(any(event in TURNS for event in events), rng)
+    track, other_state = draw_track(events, actor.shape == "arrow", rng)
+    return Scene(
+        actor,
+        other,
+        events,
+        track,
+        other_state,
+        background_seed=int(rng.integers(2**31)),
+        tellings=((int(rng.integers(len(TEMPLATES))), int(rng.integers(2))),),
+    )
+
+
+def draw_things(turns: bool, rng: np.random.Generator) -> tuple[Thing, Thing]:
+    """The actor, an arrow if it turns, and the other one: of another colour and another shape."""
     shapes = [shape for shape in SHAPES if shape != "arrow"]
     actor = Thing(_pick(rng, COLOURS), "arrow" if turns else _pick(rng, shapes))
     other = Thing(
         _pick(rng, [colour for colour in COLOURS if colour != actor.colour]),
         _pick(rng, [shape for shape in SHAPES if shape != actor.shape]),
     )
-    start, other_state = _places(events, actor.shape == "arrow", rng)
+    return actor, other
+
+
+def draw_track(
+    events: tuple[str, ...], is_arrow: bool, rng: np.random.Generator
+) -> tuple[tuple[State, ...], State]:
+    """The actor's state before the first event and after each, and the state of the other one."""
+    start, other_state = _places(events, is_arrow, rng)
     track = [start]
     for event in events:
         track.append(_after(event, track[-1], rng))
-    if events[-1] in ("shrink", "grow") or events[0] in ("shrink", "grow"):
-        track = _with_sizes(events, track)
-    if events[0] == "appear":
-        track[0] = replace(track[1], opacity=0.0)
-    return Scene(
-        actor,
-        other,
-        events,
-        tuple(track),
-        other_state,
-        background_seed=int(rng.integers(2**31)),
-        template=int(rng.integers(len(TEMPLATES))),
-        wording=int(rng.integers(2)),
-    )
+    return tuple(track), other_state
 
 
 def _pick(rng: np.random.Generator, names: Iterable[str]) -> str:
@@ -137,18 +154,30 @@ def _places(
 ) -> tuple[State, State]:
     """Where the actor starts and where the other one stands, so that they do not meet."""
     x, y = rng.uniform(0.28, 0.72, size=2)
-    for event in events:
-        dx, dy = MOVES.get(event, (0.0, 0.0))
+    ways = [event for event in events if event in MOVES]
+    for event in _firsts(ways):
+        dx, dy = MOVES[event]
         x = 0.5 - TRAVEL / 2 * dx + rng.uniform(-0.03, 0.03) if dx else x
         y = 0.5 - TRAVEL / 2 * dy + rng.uniform(-0.03, 0.03) if dy else y
+    radius = next((SIZES[event][0] for event in events if event in SIZES), 0.17)
     angle = float(rng.integers(8)) * 45.0 if is_arrow else 0.0
-    actor = State(float(x), float(y), 0.17, angle, 1.0)
+    actor = State(float(x), float(y), radius, angle, 0.0 if events[0] == "appear" else 1.0)
     path = _path(actor, events)
     corners = [(cx, cy) for cx in (0.18, 0.5, 0.82) for cy in (0.18, 0.5, 0.82)]
     clearance = [min(np.hypot(cx - px, cy - py) for px, py in path) for cx, cy in corners]
-    clearest = np.argsort(clearance)[-2:]
-    cx, cy = corners[int(clearest[rng.integers(2)])]
+    second, first = np.argsort(clearance)[-2:]
+    free = [second, first] if clearance[second] > CLEAR else [first]
+    cx, cy = corners[int(free[rng.integers(len(free))])]
     return actor, State(cx, cy, 0.13, float(rng.integers(4)) * 90.0, 1.0)
+
+
+def _firsts(events: Iterable[str]) -> list[str]:
+    """The events without those that undo or repeat an earlier one's."""
+    firsts: list[str] = []
+    for event in events:
+        if event not in firsts and REVERSED[event] not in firsts:
+            firsts.append(event)
+    return firsts
 
 
 def _path(start: State, events: tuple[str, ...]) -> list[tuple[float, float]]:
@@ -169,34 +198,34 @@ def _after(event: str, state: State, rng: np.random.Generator) -> State:
     if event in MOVES:
         dx, dy = MOVES[event]
         return replace(state, x=state.x + TRAVEL * dx, y=state.y + TRAVEL * dy)
-    if event == "vanish":
-        return replace(state, opacity=0.0)
-    if event in ("clockwise", "anticlockwise"):
-        turn = rng.uniform(110.0, 170.0)
-        return replace(state, angle=state.angle + (turn if event == "clockwise" else -turn))
-    return state
-
-
-def _with_sizes(events: tuple[str, ...], track: list[State]) -> list[State]:
-    """The track with the radius that growing and shrinking ask for."""
-    radii = [0.17] * len(track)
-    for place, event in enumerate(events):
-        if event in SIZES:
-            before, after = SIZES[event]
-            radii[: place + 1] = [before] * (place + 1)
-            radii[place + 1 :] = [after] * (len(track) - place - 1)
-    return [replace(state, radius=radius) for state, radius in zip(track, radii, strict=True)]
+    if event in SIZES:
+        return replace(state, radius=SIZES[event][1])
+    if event in ("appear", "vanish"):
+        return replace(state, opacity=1.0 if event == "appear" else 0.0)
+    turn = rng.uniform(110.0, 170.0)
+    return replace(state, angle=state.angle + (turn if event == "clockwise" else -turn))
 
 
 def states(scene: Scene, num_frames: int) -> list[State]:
     """The actor's state in each frame, between the knots of its track."""
-    times = np.linspace(0.0, 1.0, num_frames)
-    moving = np.clip((times - HELD_STILL) / (1 - 2 * HELD_STILL), 0.0, 1.0)
-    knots = np.linspace(0.0, 1.0, len(scene.track))
+    times, knots, track = _timing(scene, num_frames)
     names = ("x", "y", "radius", "angle", "opacity")
-    tracks = [[getattr(state, name) for state in scene.track] for name in names]
-    columns = [np.interp(moving, knots, track) for track in tracks]
+    columns = [np.interp(times, knots, [getattr(state, name) for state in track]) for name in names]
     return [State(*map(float, row)) for row in zip(*columns, strict=True)]
+
+
+def _timing(scene: Scene, num_frames: int) -> tuple[Floats, Floats, Sequence[State]]:
+    """When the frames are taken, and when the actor is in which state."""
+    if not scene.chunks:
+        times = np.linspace(0.0, 1.0, num_frames)
+        moving = np.clip((times - HELD_STILL) / (1 - 2 * HELD_STILL), 0.0, 1.0)
+        return moving, np.linspace(0.0, 1.0, len(scene.track)), scene.track
+    times = (np.arange(num_frames) + 0.5) / num_frames * sum(scene.chunks)
+    starts = np.cumsum(scene.chunks) - scene.chunks
+    parts = np.array([HELD_STILL_IN_CHUNKS, 1 - HELD_STILL_IN_CHUNKS])
+    knots = starts[:, None] + np.array(scene.chunks)[:, None] * parts
+    pairs = zip(scene.track[:-1], scene.track[1:], strict=True)
+    return times, knots.ravel(), [state for pair in pairs for state in pair]
 
 
 def render(scene: Scene, num_frames: int, size_px: int) -> Pixels:
@@ -213,17 +242,22 @@ def render(scene: Scene, num_frames: int, size_px: int) -> Pixels:
 
 def num_different_scenes() -> int:
     """How many scenes differ in their key: what may happen, by whom, beside whom."""
-    turns = sum(event in ("clockwise", "anticlockwise") for event in PHRASES)
+    turns = len(TURNS)
     events_of_shapes = len(PHRASES) - turns + len(SEQUENCES)
     actions = ((len(SHAPES) - 1) * events_of_shapes + turns) // 2  # each way round; arrows turn
     return len(COLOURS) * actions * (len(COLOURS) - 1) * (len(SHAPES) - 1)
 
 
-def draw_scenes(count: int, rng: np.random.Generator, taken: set[object]) -> list[Scene]:
+def draw_scenes(
+    count: int,
+    rng: np.random.Generator,
+    taken: set[object],
+    draw: Callable[[np.random.Generator], Scene] = draw_scene,
+) -> list[Scene]:
     """Random scenes whose keys are not taken; `taken` grows by theirs."""
     scenes: list[Scene] = []
     while len(scenes) < count:
-        scene = draw_scene(rng)
+        scene = draw(rng)
         if scene.key not in taken:
             taken.add(scene.key)
             scenes.append(scene)

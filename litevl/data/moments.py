@@ -1,0 +1,109 @@
+"""Scenes of the DiDeMo world: three to five moments one after the other, a sentence about each.
+
+A clip has six chunks of five seconds, as DiDeMo's annotators saw them, and each moment takes one or
+two whole chunks: the actor is still at both ends of a moment and changes in the middle. A story
+that is the same backwards is left out; so only the order of frames tells a clip from its twin.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+
+from litevl.data.drawing import COLOURS, SHAPES
+from litevl.data.scenes import (
+    PHRASES,
+    REVERSED,
+    TEMPLATES,
+    TURNS,
+    Scene,
+    draw_things,
+    draw_track,
+    reversed_events,
+)
+
+CHUNK_SECONDS = 5
+NUM_CHUNKS = 6
+PLAIN = ("{actor} {action}", "the {name} {action}")
+SENTENCES = PLAIN + TEMPLATES  # one moment of each scene names the other one, by TEMPLATES
+# Number of moments -> how many chunks each of them may take.
+LENGTHS = {
+    count: tuple(taken for taken in product((1, 2), repeat=count) if sum(taken) == NUM_CHUNKS)
+    for count in (3, 4, 5)
+}
+
+
+def _can_follow(event: str, before: tuple[str, ...]) -> bool:
+    """Whether an event can happen next, to an actor of which each aspect has two states.
+
+    What cannot be seen can only appear; otherwise two events in a row are about different aspects.
+    """
+    if not before:
+        return True
+    last, undone = before[-1], REVERSED[event]
+    if last == "vanish" or event == "appear":
+        return (last, event) == ("vanish", "appear")
+    of_aspect = [past for past in before if past in (event, undone)]
+    return not of_aspect or (of_aspect[-1] == undone and last != undone)
+
+
+def _stories() -> dict[int, tuple[tuple[str, ...], ...]]:
+    """Number of moments -> what may happen in them, without what is the same backwards."""
+    stories: list[tuple[str, ...]] = [()]
+    found = {}
+    for count in range(1, max(LENGTHS) + 1):
+        stories = [
+            (*story, event)
+            for story, event in product(stories, PHRASES)
+            if event not in TURNS and _can_follow(event, story)
+        ]
+        found[count] = tuple(story for story in stories if reversed_events(story) != story)
+    return {count: found[count] for count in LENGTHS}
+
+
+STORIES = _stories()
+
+
+def draw_moments(rng: np.random.Generator) -> Scene:
+    """One random scene with several moments."""
+    count = int(rng.integers(min(LENGTHS), max(LENGTHS) + 1))
+    events = STORIES[count][int(rng.integers(len(STORIES[count])))]
+    chunks = LENGTHS[count][int(rng.integers(len(LENGTHS[count])))]
+    actor, other = draw_things(False, rng)
+    track, other_state = draw_track(events, False, rng)
+    places = rng.integers(len(PLAIN), size=count)
+    places[rng.integers(count)] = len(PLAIN) + rng.integers(len(TEMPLATES))
+    wordings = rng.integers(2, size=count)
+    tellings = tuple(zip(map(int, places), map(int, wordings), strict=True))
+    seed = int(rng.integers(2**31))
+    return Scene(actor, other, events, track, other_state, seed, tellings, chunks)
+
+
+def sentences(scene: Scene) -> tuple[str, ...]:
+    """One sentence about each moment, in the order of time."""
+    actor, other = scene.actor, scene.other
+    return tuple(
+        SENTENCES[template].format(
+            actor=actor,
+            name=f"{actor.colour} {actor.shape}",
+            action=PHRASES[event][wording],
+            other=other,
+        )
+        for event, (template, wording) in zip(scene.events, scene.tellings, strict=True)
+    )
+
+
+def spans(scene: Scene) -> tuple[tuple[int, int], ...]:
+    """First and last chunk of each moment, from 0."""
+    ends = np.cumsum(scene.chunks)
+    return tuple(
+        (int(end) - taken, int(end) - 1) for end, taken in zip(ends, scene.chunks, strict=True)
+    )
+
+
+def num_different_moments() -> int:
+    """How many scenes with several moments differ in their key."""
+    num_stories = sum(map(len, STORIES.values())) // 2  # each way round
+    num_shapes = len(SHAPES) - 1  # for the actor, which turns in none of them; for the other one
+    return len(COLOURS) * num_shapes * num_stories * (len(COLOURS) - 1) * num_shapes
