@@ -163,6 +163,14 @@ def test_interval_resamples_the_sources_of_the_groups_own_questions() -> None:
     assert found["majority"]["low"] == pytest.approx(100 * 0.025 ** (1 / 50))  # 50 sources
 
 
+def test_group_from_one_source_has_no_interval() -> None:
+    kinds = ["what", "what", "what", "who", "who"]
+    right, clusters = [1, 0, 1, 0, 1], [0, 1, 2, 3, 3]
+    found = question_metrics(right, [1] * 5, ["a"] * 5, kinds, None, clusters, rng())
+    assert found["accuracy/what"]["low"] is not None
+    assert found["accuracy/who"] == {"value": 50.0, "low": None, "high": None, "n": 2}
+
+
 def test_shuffle_sensitivity_is_the_points_of_accuracy_lost() -> None:
     found = shuffle_sensitivity([1, 1, 0, 1], [1, 0, 1, 0], [0, 1, 2, 3], rng())
     assert (found["value"], found["n"]) == (25.0, 4)
