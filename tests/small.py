@@ -44,11 +44,11 @@ NUM_ANSWERS = 6  # fewer than the questions have, so that some have an answer ou
 
 
 def small_world(dataset: Dataset = "msrvtt", **changes) -> World:
-    """The world's settings: 8 scenes to train on, 2 to validate, 4 to test, of 12 frames."""
+    """The world's settings: 8 scenes to train on, 2 to validate, 4 to test."""
     settings = {
         "seed": 1,
         **{f"{split}_scenes": count for split, count in SCENES.items()},
-        "num_frames": 12,
+        "num_frames": 30 if dataset == "didemo" else 12,
         "frames_per_second": 1 if dataset == "didemo" else 8,
         "size_px": 32,
         **({"captions_per_clip": 3} if dataset == "msrvtt" else {}),

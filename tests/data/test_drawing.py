@@ -3,6 +3,7 @@
 import av
 import numpy as np
 import pytest
+from av.video.frame import PictureType
 
 from litevl.data.drawing import (
     COLOURS,
@@ -15,6 +16,7 @@ from litevl.data.drawing import (
     draw_frames,
     write_clip,
 )
+from litevl.data.video import read_frames
 from litevl.errors import DataError
 
 MIDDLE = State(0.5, 0.5, 0.3, 0.0, 1.0)
@@ -105,6 +107,28 @@ def test_clip_is_one_video_stream_of_as_many_frames_at_the_asked_rate(tmp_path):
         assert (stream.type, stream.codec_context.name) == ("video", "h264")
         assert (stream.frames, stream.average_rate) == (10, 5)
         assert (stream.width, stream.height) == (32, 32)
+
+
+@pytest.mark.parametrize("decoder", ["decord", "pyav"])
+def test_avi_gives_the_same_frames_as_mp4_and_the_same_file_again(tmp_path, decoder):
+    things = [Thing("red", "star"), Thing("blue", "ring")]
+    states = [State(0.1 + 0.03 * n, 0.5, 0.2, 5.0 * n, 1.0) for n in range(24)]
+    frames = draw_frames(
+        [[(things[0], state), (things[1], MIDDLE)] for state in states],
+        SIZE,
+        np.random.default_rng(0),
+    )
+    names = ("clip.mp4", "clip.avi", "again.avi")
+    for name in names:
+        write_clip(tmp_path / name, frames, 8)
+    mp4, avi, _ = (read_frames(tmp_path / name, None, SIZE, decoder) for name in names)
+    assert avi.shape == frames.shape
+    assert np.array_equal(avi, mp4)
+    assert (tmp_path / "clip.avi").read_bytes() == (tmp_path / "again.avi").read_bytes()
+    with av.open(str(tmp_path / "clip.avi")) as container:
+        (stream,) = container.streams.video
+        assert (container.format.name, stream.codec_context.name) == ("avi", "h264")
+        assert PictureType.B in {frame.pict_type for frame in container.decode(stream)}
 
 
 def test_odd_size_is_named_before_the_encoder_fails(tmp_path):

@@ -1,11 +1,9 @@
-"""The mini world: the same from the same seed, twins that only the order of frames tells apart."""
+"""The mini worlds: planned alike from the same seed, drawn once, replaced when settings change."""
 
 import errno
 import hashlib
 import json
 import os
-from dataclasses import replace
-from itertools import product
 from pathlib import Path
 
 import av
@@ -15,23 +13,13 @@ from av.video.frame import PictureType
 from small import small_world
 
 from litevl.data import mini
-from litevl.data.drawing import COLOURS, SHAPES, Thing
 from litevl.data.mini import ensure_world, make_world, plan_world
-from litevl.data.mini_annotations import read_twins, write_annotations
-from litevl.data.msrvtt import load_msrvtt
-from litevl.data.scenes import PHRASES, TEMPLATES, caption, draw_scene, num_different_scenes, render
-from litevl.data.stills import vocabulary
+from litevl.data.mini_annotations import SPLITS, write_annotations
+from litevl.data.moments import num_different_moments
+from litevl.data.scenes import num_different_scenes, render
 from litevl.data.video import read_frames
 from litevl.errors import DataError, RunError
-from litevl.model.tokenizer import Tokenizer
-
-ANNOTATIONS = (
-    "train_val_videodatainfo.json",
-    "test_videodatainfo.json",
-    "MSRVTT_train.9k.csv",
-    "MSRVTT_JSFUSION_test.csv",
-    "twins.csv",
-)
+from litevl.tasks import TASKS
 
 
 @pytest.fixture(scope="module")
@@ -56,31 +44,63 @@ def files(root: Path) -> dict[str, str]:
     }
 
 
-def test_same_seed_gives_the_same_clips_and_another_seed_others(world):
-    clips = plan_world("msrvtt", world)
-    assert plan_world("msrvtt", world) == clips
-    other = plan_world("msrvtt", world.model_copy(update={"seed": world.seed + 1}))
+@pytest.mark.parametrize("dataset", TASKS)
+def test_same_seed_gives_the_same_clips_and_another_seed_others(dataset):
+    world = small_world(dataset)
+    clips = plan_world(dataset, world)
+    assert plan_world(dataset, world) == clips
+    other = plan_world(dataset, world.model_copy(update={"seed": world.seed + 1}))
     assert not {clip.captions for clip in clips} <= {clip.captions for clip in other}
 
 
-def test_asking_for_more_scenes_than_there_are_is_an_error_not_an_endless_loop(world):
-    possible = num_different_scenes()
-    too_many = world.model_copy(update={"train_scenes": possible})
+@pytest.mark.parametrize("dataset", TASKS)
+def test_asking_for_more_scenes_than_there_are_is_an_error_not_an_endless_loop(dataset):
+    possible = num_different_moments() if dataset == "didemo" else num_different_scenes()
+    too_many = small_world(dataset, train_scenes=possible)
     with pytest.raises(DataError, match=rf"{possible} different scenes, the spec asks for"):
-        plan_world("msrvtt", too_many)
+        plan_world(dataset, too_many)
 
 
-def test_splits_share_no_scene_and_test_captions_are_unique(world):
-    clips = plan_world("msrvtt", world.model_copy(update={"train_scenes": 200, "test_scenes": 256}))
+@pytest.mark.parametrize("dataset", TASKS)
+def test_splits_share_no_scene_and_test_captions_are_unique(dataset):
+    clips = plan_world(dataset, small_world(dataset, train_scenes=200, test_scenes=256))
     keys = {split: {clip.scene.key for clip in clips if clip.split == split} for split in SPLITS}
     assert [len(keys[split]) for split in SPLITS] == [200, 2, 256]
     assert len(set.union(*keys.values())) == 458
     test = [clip for clip in clips if clip.split == "test"]
-    assert all(len(clip.captions) == 1 for clip in test)
     assert len({clip.captions for clip in test}) == 512
+    if dataset != "didemo":
+        assert all(len(clip.captions) == 1 for clip in test)
 
 
-SPLITS = ("train", "validation", "test")
+@pytest.mark.parametrize("dataset", TASKS)
+def test_twins_share_a_source_and_nobody_else_has_it(dataset):
+    clips = plan_world(dataset, small_world(dataset, train_scenes=100))
+    for clip, twin in zip(clips[::2], clips[1::2], strict=True):
+        assert (clip.source, clip.split) == (twin.source, twin.split)
+        assert twin.scene == clip.scene.twin()
+    assert len({clip.source for clip in clips}) == len(clips) / 2
+    assert len({clip.id for clip in clips}) == len(clips)
+
+
+@pytest.mark.parametrize("dataset", ["msvd-qa", "msrvtt-qa"])
+def test_clip_and_twin_are_asked_the_same_and_answer_differently_only_about_order(dataset):
+    clips = plan_world(dataset, small_world(dataset, train_scenes=100, questions_per_clip=5))
+    num_different = 0
+    for clip, twin in zip(clips[::2], clips[1::2], strict=True):
+        assert [text for text, _ in clip.questions] == [text for text, _ in twin.questions]
+        for (text, answer), (_, other) in zip(clip.questions, twin.questions, strict=True):
+            assert (answer != other) == text.startswith("when")
+            num_different += answer != other
+    assert num_different > 60
+
+
+def test_didemo_world_whose_clips_are_not_as_long_as_its_annotations_say_is_an_error():
+    world = small_world("didemo", num_frames=30, frames_per_second=2)
+    with pytest.raises(
+        DataError, match=r"30 frames at 2 per second; .* 30 seconds\n.*num_frames = 60"
+    ):
+        plan_world("didemo", world)
 
 
 def test_training_clips_have_several_captions_and_twins_the_same_ones_backwards(world):
@@ -91,48 +111,6 @@ def test_training_clips_have_several_captions_and_twins_the_same_ones_backwards(
         assert twin.scene == clip.scene.twin()
         assert all(a != b for a, b in zip(clip.captions, twin.captions, strict=True))
     assert len({clip.source for clip in clips}) == world.train_scenes
-
-
-def test_vocabulary_holds_every_word_of_every_caption(tmp_path):
-    words = tmp_path / "vocab.txt"
-    words.write_text("\n".join(vocabulary()) + "\n", encoding="utf-8")
-    tokenizer = Tokenizer.from_vocabulary(words)
-    for thing in (Thing(colour, shape) for colour in COLOURS for shape in SHAPES):
-        for events, template, wording in product(
-            [(event,) for event in PHRASES], range(len(TEMPLATES)), range(2)
-        ):
-            scene = replace(
-                draw_scene(np.random.default_rng(0)), actor=thing, other=thing, events=events
-            )
-            pieces = tokenizer.bert.tokenize(caption(scene, template, wording))
-            assert pieces == caption(scene, template, wording).split()
-
-
-def test_loader_of_the_real_data_set_reads_the_world(root, world):
-    data = load_msrvtt(root, "9k")
-    assert {split: len(clips) for split, clips in data.splits.items()} == {
-        "train": 2 * world.train_scenes,
-        "validation": 2 * world.validation_scenes,
-        "test": 2 * world.test_scenes,
-    }
-    planned = {clip.id: clip for clip in plan_world("msrvtt", world)}
-    for clip in (*data.train, *data.validation, *data.test):
-        assert clip.captions == planned[clip.id].captions
-        assert clip.source == planned[clip.id].source
-        assert clip.path.is_file()
-
-
-def test_twins_of_the_test_clips_are_written_beside_the_annotations(root):
-    twin_of = read_twins(root)
-    data = load_msrvtt(root, "9k")
-    assert twin_of.keys() == {clip.id for clip in (*data.validation, *data.test)}
-    assert all(twin_of[twin_of[clip]] == clip != twin_of[clip] for clip in twin_of)
-    source = {clip.id: clip.source for clip in (*data.validation, *data.test)}
-    assert all(source[clip] == source[twin] for clip, twin in twin_of.items())
-
-
-def test_data_set_without_a_list_of_twins_has_none(tmp_path):
-    assert read_twins(tmp_path) == {}
 
 
 def test_clips_are_h264_with_b_frames_and_show_their_scene(root, world):
@@ -151,12 +129,30 @@ def test_clips_are_h264_with_b_frames_and_show_their_scene(root, world):
         assert own < np.abs(shown[::-1] - drawn).mean()
 
 
+@pytest.mark.parametrize("dataset", ["didemo", "msvd-qa"])
+@pytest.mark.parametrize("decoder", ["decord", "pyav"])
+def test_clips_of_other_worlds_show_their_scenes_too(tmp_path, dataset, decoder):
+    world = small_world(dataset, train_scenes=1, validation_scenes=0, test_scenes=1)
+    make_world(tmp_path, dataset, world, num_workers=1, progress=False)
+    suffix = ".avi" if dataset == "msvd-qa" else ".mp4"
+    clips = plan_world(dataset, world)
+    assert {path.name for path in (tmp_path / "videos").iterdir()} == {
+        f"{clip.id}{suffix}" for clip in clips
+    }
+    for clip in clips:
+        path = tmp_path / "videos" / f"{clip.id}{suffix}"
+        shown = read_frames(path, None, world.size_px, decoder).astype(float)
+        drawn = render(clip.scene, world.num_frames, world.size_px).astype(float)
+        own = np.abs(shown - drawn).mean()
+        assert own < 10
+        assert own < np.abs(shown[::-1] - drawn).mean()
+
+
 def test_same_seed_gives_the_same_files_and_another_seed_others(root, world, tmp_path):
     make_world(tmp_path / "again", "msrvtt", world, num_workers=2, progress=False)
     first, again = files(root), files(tmp_path / "again")
     assert first.pop("world.json")
     assert first == again
-    assert set(ANNOTATIONS) <= set(first)
     few = {"train_scenes": 1, "validation_scenes": 0, "test_scenes": 1}
     other = world.model_copy(update={**few, "seed": 9})
     make_world(tmp_path / "other", "msrvtt", other, num_workers=1, progress=False)
@@ -200,6 +196,14 @@ def test_other_settings_or_another_version_replace_the_world(tmp_path, world, dr
     monkeypatch.setattr(mini, "WORLD_VERSION", mini.WORLD_VERSION + 1)
     ensure_world(root, "msrvtt", other, 1)
     assert len(drawn) == 3
+
+
+def test_world_of_another_data_set_is_replaced(tmp_path, world, drawn):
+    asked = world.model_copy(update={"questions_per_clip": 3})
+    ensure_world(tmp_path / "world", "msvd-qa", asked, 1)
+    ensure_world(tmp_path / "world", "msrvtt-qa", asked, 1)
+    assert len(drawn) == 2
+    assert not (tmp_path / "world" / "youtube_mapping.txt").exists()
 
 
 @pytest.mark.parametrize("content", ["clips", "another world.json", "damaged world.json", "a file"])

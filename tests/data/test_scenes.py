@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from litevl.data import scenes as scenes_module
-from litevl.data.drawing import COLOURS, Thing, coverage, write_clip
+from litevl.data.drawing import COLOURS, SHAPES, Thing, coverage, write_clip
 from litevl.data.scenes import (
     PHRASES,
     REVERSED,
@@ -24,7 +24,9 @@ from litevl.data.scenes import (
     reversed_events,
     states,
 )
+from litevl.data.stills import vocabulary
 from litevl.data.video import SAMPLERS
+from litevl.model.tokenizer import Tokenizer
 
 NUM_SCENES = 300
 
@@ -144,3 +146,18 @@ def test_number_of_different_scenes_is_what_drawing_finds(monkeypatch):
     possible = num_different_scenes()
     assert possible == len({draw_scene(rng).key for _ in range(4000)}) == 2 * 2 * (2 * 5 + 1)
     assert len(draw_scenes(possible, rng, set())) == possible
+
+
+def test_vocabulary_holds_every_word_of_every_caption(tmp_path):
+    words = tmp_path / "vocab.txt"
+    words.write_text("\n".join(vocabulary()) + "\n", encoding="utf-8")
+    tokenizer = Tokenizer.from_vocabulary(words)
+    for thing in (Thing(colour, shape) for colour in COLOURS for shape in SHAPES):
+        for events, template, wording in product(
+            [(event,) for event in PHRASES], range(len(TEMPLATES)), range(2)
+        ):
+            scene = replace(
+                draw_scene(np.random.default_rng(0)), actor=thing, other=thing, events=events
+            )
+            pieces = tokenizer.bert.tokenize(caption(scene, template, wording))
+            assert pieces == caption(scene, template, wording).split()

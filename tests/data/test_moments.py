@@ -1,0 +1,204 @@
+"""Scenes with several moments: stories that make sense, and twins that tell them backwards."""
+
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from litevl.data import moments
+from litevl.data.drawing import COLOURS, coverage
+from litevl.data.moments import (
+    LENGTHS,
+    NUM_CHUNKS,
+    STORIES,
+    draw_moments,
+    num_different_moments,
+    sentences,
+    spans,
+)
+from litevl.data.scenes import PHRASES, REVERSED, draw_scenes, render, reversed_events, states
+from litevl.data.stills import vocabulary
+from litevl.data.video import SAMPLERS
+from litevl.model.tokenizer import Tokenizer
+
+ASPECTS = {
+    "left": "x", "right": "x", "up": "y", "down": "y", "grow": "size", "shrink": "size",
+    "appear": "visible", "vanish": "visible",
+}  # fmt: skip
+EVERY = [story for some in STORIES.values() for story in some]
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    """Random scenes, none twice."""
+    return draw_scenes(200, np.random.default_rng(0), set(), draw_moments)
+
+
+# Stories
+
+
+def test_stories_have_three_to_five_moments_and_nobody_turns():
+    assert set(STORIES) == {3, 4, 5}
+    assert all(len(story) == count for count, some in STORIES.items() for story in some)
+    assert {event for story in EVERY for event in story} == set(ASPECTS)
+
+
+def test_each_event_undoes_the_one_before_it_about_the_same_aspect():
+    for story in EVERY:
+        for aspect in set(ASPECTS.values()):
+            about = [event for event in story if ASPECTS[event] == aspect]
+            assert all(later == REVERSED[event] for event, later in pairwise(about)), story
+
+
+def test_neighbouring_events_are_about_different_aspects_but_for_vanishing_and_appearing():
+    for story in EVERY:
+        for event, later in pairwise(story):
+            same = ASPECTS[event] == ASPECTS[later]
+            assert same == ((event, later) == ("vanish", "appear")), story
+
+
+def test_nothing_but_appearing_happens_while_the_actor_cannot_be_seen():
+    for story in EVERY:
+        visible = story[0] != "appear"
+        for event in story:
+            assert visible or event == "appear", story
+            visible = event != "vanish"
+
+
+def test_every_such_story_is_there_once_and_so_is_its_reverse_but_none_is_its_own():
+    assert len(set(EVERY)) == len(EVERY)
+    for story in EVERY:
+        assert reversed_events(story) != story
+        assert reversed_events(story) in STORIES[len(story)]
+    assert ("right", "grow", "shrink", "left") not in EVERY
+    assert ("right", "vanish", "appear", "left") not in EVERY
+    assert ("right", "vanish", "appear", "up") in EVERY
+    assert ("appear", "right", "grow", "left", "vanish") in EVERY
+    assert {count: len(some) for count, some in STORIES.items()} == {3: 138, 4: 420, 5: 1218}
+
+
+def test_moments_take_one_or_two_chunks_and_all_six_together():
+    for count, some in LENGTHS.items():
+        assert all(len(taken) == count and sum(taken) == NUM_CHUNKS for taken in some)
+        assert all(set(taken) <= {1, 2} and taken[::-1] in some for taken in some)
+    assert {count: len(some) for count, some in LENGTHS.items()} == {3: 1, 4: 6, 5: 5}
+
+
+def test_number_of_different_scenes_is_what_drawing_finds(monkeypatch):
+    two = {name: COLOURS[name] for name in ("red", "cyan")}
+    some = ("left", "grow", "up")
+    stories = {count: (some, reversed_events(some)) for count in STORIES}
+    for module in ("moments", "scenes"):
+        monkeypatch.setattr(f"litevl.data.{module}.COLOURS", two)
+        monkeypatch.setattr(f"litevl.data.{module}.SHAPES", ("circle", "square", "arrow"))
+    monkeypatch.setattr(moments, "STORIES", {3: stories[3]})
+    monkeypatch.setattr(moments, "LENGTHS", {3: LENGTHS[3]})
+    rng = np.random.default_rng(0)
+    found = {draw_moments(rng).key for _ in range(400)}
+    assert num_different_moments() == len(found) == 2 * 2 * 1 * 1 * 2
+
+
+# Pictures
+
+
+@pytest.mark.parametrize("num_frames", [30, 60])
+def test_twin_shows_the_same_frames_backwards(scenes, num_frames):
+    for scene in scenes[:40]:
+        frames = render(scene, num_frames, 32)
+        assert np.array_equal(render(scene.twin(), num_frames, 32), frames[::-1])
+        assert scene.twin().twin() == scene
+
+
+@pytest.mark.parametrize("num_sampled", [6, 10])
+def test_frames_sampled_from_a_twin_are_the_same_ones_backwards(scenes, num_sampled):
+    sampled = SAMPLERS["segment-middle"](30, num_sampled, np.random.default_rng(0))
+    frames, twins = render(scenes[0], 30, 32), render(scenes[0].twin(), 30, 32)
+    assert np.array_equal(twins[sampled], frames[sampled][::-1])
+
+
+def test_actor_is_still_at_both_ends_of_a_moment_and_changes_in_the_middle(scenes):
+    for scene in scenes:
+        found = states(scene, 300)
+        ends = [50 * (first, last + 1)[side] for first, last in spans(scene) for side in (0, 1)]
+        for place, (start, end) in enumerate(zip(ends[::2], ends[1::2], strict=True)):
+            held = (end - start) // 4
+            assert set(found[start : start + held]) == {scene.track[place]}
+            assert set(found[end - held : end]) == {scene.track[place + 1]}
+            middle = found[(start + end) // 2]
+            assert middle not in scene.track[place : place + 2]
+
+
+def test_each_event_changes_what_it_says_and_nothing_else(scenes):
+    changes = {
+        "left": ("x", -1), "right": ("x", 1), "up": ("y", -1), "down": ("y", 1),
+        "grow": ("radius", 1), "shrink": ("radius", -1),
+        "appear": ("opacity", 1), "vanish": ("opacity", -1),
+    }  # fmt: skip
+    for scene in scenes:
+        assert scene.track[0].opacity == (scene.events[0] != "appear")
+        for event, before, after in zip(scene.events, scene.track, scene.track[1:], strict=False):
+            differ = {
+                name: np.sign(getattr(after, name) - getattr(before, name))
+                for name in ("x", "y", "radius", "angle", "opacity")
+            }
+            name, sign = changes[event]
+            assert differ.pop(name) == sign, scene.events
+            assert set(differ.values()) == {0}, scene.events
+
+
+def test_actor_stays_in_the_picture_and_away_from_the_other_one(scenes):
+    size = 32
+    for scene in scenes:
+        other = coverage(scene.other, scene.other_state, size) > 0.5
+        for state in set(states(scene, 30)):
+            edges = (state.x, state.y, 1 - state.x, 1 - state.y)
+            assert min(edges) > 0.6 * state.radius, (scene.events, state)
+            if state.opacity:
+                actor = coverage(scene.actor, state, size) > 0.5
+                covered = (actor & other).sum() / other.sum()
+                assert covered < 0.5, (scene.events, scene.other_state, state)
+
+
+# Words
+
+
+def test_twin_is_told_by_the_reversed_sentences_in_reverse_order(scenes):
+    for scene in scenes:
+        for own, event, others in zip(
+            sentences(scene), scene.events, sentences(scene.twin())[::-1], strict=True
+        ):
+            wordings = zip(PHRASES[event], PHRASES[REVERSED[event]], strict=True)
+            assert any(own.replace(*pair) == others != own for pair in wordings)
+
+
+def test_paragraphs_of_different_scenes_and_directions_differ(scenes):
+    every = {sentences(version) for scene in scenes for version in (scene, scene.twin())}
+    assert len(every) == 2 * len(scenes)
+
+
+def test_one_sentence_of_each_scene_names_the_other_one(scenes):
+    named = Counter()
+    for scene in scenes:
+        about = [str(scene.other) in sentence for sentence in sentences(scene)]
+        assert sum(about) == 1
+        named[about.index(True)] += 1
+        actor = f"{scene.actor.colour} {scene.actor.shape}"
+        assert all(actor in sentence for sentence in sentences(scene))
+    assert set(named) == {0, 1, 2, 3, 4}
+
+
+def test_wordings_vary(scenes):
+    told = " ".join(sentence for scene in scenes for sentence in sentences(scene))
+    for event in ASPECTS:
+        assert all(phrase in told for phrase in PHRASES[event])
+    assert {"the", "beside", "while", "next"} <= set(told.split())
+
+
+def test_vocabulary_holds_every_word_of_every_sentence(scenes, tmp_path):
+    words = tmp_path / "vocab.txt"
+    words.write_text("\n".join(vocabulary()) + "\n", encoding="utf-8")
+    tokenizer = Tokenizer.from_vocabulary(words)
+    for scene in scenes:
+        paragraph = " ".join(sentences(scene))
+        assert tokenizer.bert.tokenize(paragraph) == paragraph.split()
