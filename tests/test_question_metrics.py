@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from litevl import metrics
@@ -78,6 +78,7 @@ def slow_values(metric: str, rows: list[Any]) -> list[float]:
     return [100.0 * next(hits[row[3]]) for row in mine]
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_every_metric_equals_a_count_question_by_question(rows: list[Any]) -> None:
     found = question_metrics(*columns(rows), rng())
@@ -92,6 +93,7 @@ def test_every_metric_equals_a_count_question_by_question(rows: list[Any]) -> No
     assert set(get_args(QuestionClaimMetric)) <= set(names)
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_values_per_question_are_those_of_a_slow_loop(rows: list[Any]) -> None:
     right, listed, answers, kinds, in_time, _ = columns(rows)
@@ -104,6 +106,7 @@ def test_values_per_question_are_those_of_a_slow_loop(rows: list[Any]) -> None:
         assert members(name, arrays).sum() == len(slow)
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_no_fixed_answer_beats_the_best_one_and_types_only_help(rows: list[Any]) -> None:
     _, _, answers, kinds, _, _ = columns(rows)

@@ -301,10 +301,19 @@ def test_one_seed_keeps_its_own_interval_and_several_share_the_resamples(tmp_pat
     )
 
 
-def test_seeds_that_answered_other_queries_are_not_averaged(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"query_ids": np.array([f"other{i}" for i in range(60)])},
+        {"gallery_ids": np.array([f"other{i}" for i in range(60)])},
+        {"truth": np.arange(60)[::-1]},
+    ],
+)
+def test_seeds_that_answered_other_queries_are_not_averaged(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
     folder = write_study(tmp_path, ["full"], seeds=[0, 1])
-    ids = np.array([f"other{i}" for i in range(60)])
-    change_arrays(folder, run_id("full", 1), query_ids=ids)
+    change_arrays(folder, run_id("full", 1), **change)
     runs = load(folder).published("full")
     assert len(runs) == 2
     assert not same_test(runs)
