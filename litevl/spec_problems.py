@@ -1,4 +1,4 @@
-"""What can be wrong with a reproduction file, in words: its syntax, its shape, its combinations.
+"""What can be wrong with a reproduction file, in words: its syntax, its shape, its names.
 
 Works on plain TOML tables and dotted keys ("train.batch_size"); `litevl.spec` has the models.
 """
