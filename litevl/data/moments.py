@@ -1,26 +1,24 @@
 """Scenes of the DiDeMo world: three to five moments one after the other, a sentence about each.
 
 A clip has six chunks of five seconds, as DiDeMo's annotators saw them, and each moment takes one or
-two whole chunks: the actor is still at both ends of a moment and changes in the middle. A story
-that is the same backwards is left out; so only the order of frames tells a clip from its twin.
+two whole chunks: the actor is still at both ends of a moment and changes in the middle. Each aspect
+of the actor changes once at most, so that every change says which way round the clip runs, and only
+the order of frames tells a clip from its twin.
 """
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import combinations, permutations, product
 
 import numpy as np
 
 from litevl.data.drawing import COLOURS, SHAPES
 from litevl.data.scenes import (
     PHRASES,
-    REVERSED,
     TEMPLATES,
-    TURNS,
     Scene,
     draw_things,
     draw_track,
-    reversed_events,
 )
 
 CHUNK_SECONDS = 5
@@ -34,32 +32,27 @@ LENGTHS = {
 }
 
 
-def _can_follow(event: str, before: tuple[str, ...]) -> bool:
-    """Whether an event can happen next, to an actor of which each aspect has two states.
-
-    What cannot be seen can only appear; otherwise two events in a row are about different aspects.
-    """
-    if not before:
-        return True
-    last, undone = before[-1], REVERSED[event]
-    if last == "vanish" or event == "appear":
-        return (last, event) == ("vanish", "appear")
-    of_aspect = [past for past in before if past in (event, undone)]
-    return not of_aspect or (of_aspect[-1] == undone and last != undone)
+# What can happen to the actor: one of two opposites for each aspect, or nothing.
+ASPECTS = (("left", "right"), ("up", "down"), ("grow", "shrink"), ("vanish", "appear"))
+STILL = "still"
+WORDINGS = {**PHRASES, STILL: ("stays still", "stays still")}
 
 
 def _stories() -> dict[int, tuple[tuple[str, ...], ...]]:
-    """Number of moments -> what may happen in them, without what is the same backwards."""
-    stories: list[tuple[str, ...]] = [()]
+    """Number of moments -> what may happen in them: three or four changes, perhaps one pause."""
     found = {}
-    for count in range(1, max(LENGTHS) + 1):
-        stories = [
-            (*story, event)
-            for story, event in product(stories, PHRASES)
-            if event not in TURNS and _can_follow(event, story)
-        ]
-        found[count] = tuple(story for story in stories if reversed_events(story) != story)
-    return {count: found[count] for count in LENGTHS}
+    for count in LENGTHS:
+        kinds = [*combinations(ASPECTS, count)]
+        if count > 3:
+            kinds += [(*changes, (STILL,)) for changes in combinations(ASPECTS, count - 1)]
+        found[count] = tuple(
+            story
+            for some in kinds
+            for events in product(*some)
+            for story in permutations(events)
+            if "vanish" not in story[:-1] and "appear" not in story[1:]  # else nothing is seen
+        )
+    return found
 
 
 STORIES = _stories()
@@ -87,7 +80,7 @@ def sentences(scene: Scene) -> tuple[str, ...]:
         SENTENCES[template].format(
             actor=actor,
             name=f"{actor.colour} {actor.shape}",
-            action=PHRASES[event][wording],
+            action=WORDINGS[event][wording],
             other=other,
         )
         for event, (template, wording) in zip(scene.events, scene.tellings, strict=True)

@@ -26,6 +26,7 @@ REVERSED = {
     "vanish": "appear",
     "clockwise": "anticlockwise",
     "anticlockwise": "clockwise",
+    "still": "still",
 }
 PHRASES = {
     "left": ("moves left", "slides left"),
@@ -202,6 +203,8 @@ def _after(event: str, state: State, rng: np.random.Generator) -> State:
         return replace(state, radius=SIZES[event][1])
     if event in ("appear", "vanish"):
         return replace(state, opacity=1.0 if event == "appear" else 0.0)
+    if event == "still":
+        return state
     turn = rng.uniform(110.0, 170.0)
     return replace(state, angle=state.angle + (turn if event == "clockwise" else -turn))
 
