@@ -1,0 +1,1 @@
+"""What the suite is measured against: the regression check and its golden values."""
