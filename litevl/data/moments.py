@@ -32,6 +32,7 @@ LENGTHS = {
 }
 
 
+SHARES = {3: 0.5, 4: 0.35, 5: 0.15}  # of scenes, by their number of moments
 # What can happen to the actor: one of two opposites for each aspect, or nothing.
 ASPECTS = (("left", "right"), ("up", "down"), ("grow", "shrink"), ("vanish", "appear"))
 STILL = "still"
@@ -60,7 +61,7 @@ STORIES = _stories()
 
 def draw_moments(rng: np.random.Generator) -> Scene:
     """One random scene with several moments."""
-    count = int(rng.integers(min(LENGTHS), max(LENGTHS) + 1))
+    count = int(rng.choice(list(SHARES), p=list(SHARES.values())))
     events = STORIES[count][int(rng.integers(len(STORIES[count])))]
     chunks = LENGTHS[count][int(rng.integers(len(LENGTHS[count])))]
     actor, other = draw_things(False, rng)

@@ -81,6 +81,12 @@ def test_moments_take_one_or_two_chunks_and_all_six_together():
     assert {count: len(some) for count, some in LENGTHS.items()} == {3: 1, 4: 6, 5: 5}
 
 
+def test_half_of_the_scenes_have_three_moments_and_fewer_have_more(scenes):
+    counts = Counter(len(scene.events) for scene in scenes)
+    assert counts[3] > counts[4] > counts[5] > 0
+    assert sum(moments.SHARES.values()) == pytest.approx(1)
+
+
 def test_number_of_different_scenes_is_what_drawing_finds(monkeypatch):
     two = {name: COLOURS[name] for name in ("red", "cyan")}
     some = ("left", "grow", "up")
@@ -89,7 +95,7 @@ def test_number_of_different_scenes_is_what_drawing_finds(monkeypatch):
         monkeypatch.setattr(f"litevl.data.{module}.COLOURS", two)
         monkeypatch.setattr(f"litevl.data.{module}.SHAPES", ("circle", "square", "arrow"))
     monkeypatch.setattr(moments, "STORIES", {3: stories[3]})
-    monkeypatch.setattr(moments, "LENGTHS", {3: LENGTHS[3]})
+    monkeypatch.setattr(moments, "SHARES", {3: 1.0})
     rng = np.random.default_rng(0)
     found = {draw_moments(rng).key for _ in range(400)}
     assert num_different_moments() == len(found) == 2 * 2 * 1 * 1 * 2
