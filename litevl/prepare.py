@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from litevl.data.annotations import Annotations, Clip
+from litevl.data.annotations import Annotations, text_counts
 from litevl.data.dataset import DataReport, FrameStore, check_clips
 from litevl.data.didemo import load_didemo
 from litevl.data.mini import ensure_world
@@ -21,11 +21,11 @@ from litevl.data.video_qa import load_msrvtt_qa, load_msvd_qa
 from litevl.engine.clips import ClipSet
 from litevl.errors import DataError
 from litevl.model.question_answering import answer_tokens
-from litevl.model.tokenizer import Tokenizer, Tokens
+from litevl.model.tokenizer import Tokenizer
 from litevl.spec import DataSpec, Resolved
 
 SPLITS = ("train", "validation", "test")
-NUM_SHOWN = 5  # texts that cannot be used
+NUM_SHOWN = 5  # texts that cannot be used, of each kind
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,10 @@ def prepare(settings: Resolved, subset: int | None, allow_missing: bool) -> Prep
     if subset is not None:
         report = first_clips(report, subset)
     tokenizer = Tokenizer.for_weights(settings.model.weights)
-    answers = report.data.answers
-    if answers:
-        answer_tokens(list(answers), tokenizer, data.max_answer_tokens or 0)
+    expect_usable_text(data, report.data, tokenizer)
     twins = read_twins(root)
     clips = {}
-    for split in SPLITS:
-        some: tuple[Clip, ...] = getattr(report.data, split)
+    for split, some in report.data.splits.items():
         frames = root.with_name(root.name + "-frames")
         store = FrameStore.open(
             some, frames, settings.frames.size_px, settings.frames.decoder, workers
@@ -75,10 +72,9 @@ def prepare(settings: Resolved, subset: int | None, allow_missing: bool) -> Prep
             settings.frames.num_frames,
             data.max_tokens,
             twins,
-            answers,
+            report.data.answers,
             data.max_answer_tokens or 0,
         )
-        expect_usable_text(root, split, clips[split])
     return Prepared(report, clips, time.perf_counter() - started)
 
 
@@ -118,46 +114,78 @@ def count_questions(
 
 
 def first_clips(report: DataReport, count: int) -> DataReport:
-    """The report cut to the first `count` clips of each split, in the order of the annotations."""
+    """The report cut to the first `count` clips of each split, in the order of the annotations.
+
+    They keep all their captions or questions. The answer list stays as it was declared.
+    """
     data = report.data
     kept = replace(
         data, train=data.train[:count], validation=data.validation[:count], test=data.test[:count]
     )
-    why = (*report.not_comparable_because, f"subset: the first {count} clips of each split")
-    return replace(report, data=kept, not_comparable_because=why)
+    return replace(
+        report,
+        data=kept,
+        splits={
+            split: report.splits[split] | text_counts(clips, data.answers)
+            for split, clips in kept.splits.items()
+        },
+        not_comparable_because=(
+            *report.not_comparable_because,
+            f"subset: the first {count} clips of each split",
+        ),
+    )
 
 
-def expect_usable_text(root: Path, split: str, clips: ClipSet) -> None:
-    """Raise DataError that names the captions, questions or answers that are empty or too long."""
-    captions = [(clip.id, text) for clip in clips.clips for text in clip.captions]
-    questions = [(f"question {asked.id}", asked.text) for _, asked in clips.questions()]
-    answers = [(f"question {asked.id}", asked.answer) for _, asked in clips.questions()]
-    problems = [
-        *unusable(f"{split} captions", captions, clips.tokens),
-        *unusable(f"{split} questions", questions, clips.tokens),
-        *unusable(f"{split} answers", answers, clips.answer_tokens),
-    ]
+def expect_usable_text(data: DataSpec, found: Annotations, tokenizer: Tokenizer) -> None:
+    """Raise DataError that names captions, questions and answers that are empty or too long.
+
+    Of the answer list also those that `answer_tokens` names.
+    """
+    most, most_of_answer = data.max_tokens, data.max_answer_tokens or 0
+    problems = []
+    for split, clips in found.splits.items():
+        captions = [(clip.id, text) for clip in clips for text in clip.captions]
+        asked = [question for clip in clips for question in clip.questions]
+        questions = [(f"question {one.id}", one.text) for one in asked]
+        answers = [(f"question {one.id}", one.answer) for one in asked]
+        problems += unusable(f"{split} captions", captions, tokenizer, "max_tokens", most)
+        problems += unusable(f"{split} questions", questions, tokenizer, "max_tokens", most)
+        problems += unusable(
+            f"{split} answers", answers, tokenizer, "max_answer_tokens", most_of_answer
+        )
+    if data.answers is not None:
+        source = data.answers.file or "the answers of the training questions"
+        problems += unrankable(source, found.answers, tokenizer, most_of_answer)
     if problems:
-        raise DataError("\n".join([f"{root}:", *problems]))
+        raise DataError("\n".join([f"{data.root}: texts that cannot be used", *problems]))
+
+
+def unrankable(
+    source: str, answers: Sequence[str], tokenizer: Tokenizer, max_tokens: int
+) -> list[str]:
+    """What is wrong with the answer list, or nothing."""
+    listed = [(f"entry {place}", answer) for place, answer in enumerate(answers, 1)]
+    wrong = unusable(f"answer list, {source}", listed, tokenizer, "max_answer_tokens", max_tokens)
+    if wrong:
+        return wrong
+    try:
+        answer_tokens(list(answers), tokenizer, max_tokens)
+    except DataError as error:
+        return [f"  {source}:", *(f"    {line}" for line in str(error).split("\n"))]
+    return []
 
 
 def unusable(
-    title: str, texts: Sequence[tuple[str, str]], tokens: Callable[[Sequence[str]], Tokens]
+    title: str, texts: Sequence[tuple[str, str]], tokenizer: Tokenizer, key: str, max_tokens: int
 ) -> list[str]:
-    """What the tokenizer says against some (name, text), the first few by name; empty if nothing.
-
-    Only the texts it cannot take are tried one by one.
-    """
-    try:
-        tokens([text for _, text in texts])
-    except DataError as error:
-        listed = []
-        for name, text in texts:
-            try:
-                tokens([text])
-            except DataError as of_text:
-                listed += [f"    {name}:{line}" for line in str(of_text).split("\n")[1:-1]]
-        first, way_out = str(error).split("\n")[0], str(error).split("\n")[-1]
-        more = ["    ..."] if len(listed) > NUM_SHOWN else []
-        return [f"  {title}: {first}", *listed[:NUM_SHOWN], *more, way_out]
-    return []
+    """What is wrong with the lengths of some (name, text), the first few by name; or nothing."""
+    wrong = tokenizer.unusable([text for _, text in texts], max_tokens)
+    if not wrong:
+        return []
+    shown = [
+        f"    {texts[place][0]}: {what}: {texts[place][1]!r}"
+        for place, what in list(wrong.items())[:NUM_SHOWN]
+    ]
+    more = ["    ..."] if len(wrong) > NUM_SHOWN else []
+    way_out = f"    Correct the annotations, or raise data.{key} in the spec."
+    return [f"  {title}: {len(wrong)} of {len(texts)}", *shown, *more, way_out]

@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,29 @@ def small(tmp_path_factory) -> Path:
     ensure_world(folder / "world", "msrvtt", small_world(), num_workers=1, progress=False)
     write_spec(folder / "spec.toml", small_settings(folder / "world", write_weights(folder)))
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_of(small, tmp_path_factory) -> Callable[[str], Path]:
+    """Return a function from a data set to a folder like `small`'s, made when first asked for."""
+    from small import small_settings, small_world, write_spec
+
+    from litevl.data.mini import ensure_world
+
+    made = {"msrvtt": small}
+
+    def folder_of(dataset) -> Path:
+        if dataset not in made:
+            folder = made[dataset] = tmp_path_factory.mktemp(dataset)
+            ensure_world(
+                folder / "world", dataset, small_world(dataset), num_workers=1, progress=False
+            )
+            weights = small / "model.safetensors"
+            spec = small_settings(folder / "world", weights, dataset=dataset)
+            write_spec(folder / "spec.toml", spec)
+        return made[dataset]
+
+    return folder_of
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,9 @@ from litevl.model.litevl import LiteVLForRetrieval
 from litevl.model.question_answering import LiteVLForQuestionAnswering
 from litevl.model.tokenizer import Tokenizer
 from litevl.model.weights import load_blip, save_blip
+from litevl.record import Record, read_arrays, read_record
 from litevl.run import model_options
+from litevl.schema import Arrays
 from litevl.spec import Resolved, World, task_of
 from litevl.tasks import Dataset
 
@@ -33,7 +35,7 @@ SIZES = {
     "text_depth": 1,
     "text_heads": 2,
     "text_mlp_width": 32,
-    "max_positions": 32,
+    "max_positions": 64,
     "embed_width": 8,
     "dropout": 0.1,
     "num_frames": 1,
@@ -96,7 +98,7 @@ def small_settings(
     mini["model"] |= {"weights": str(weights)}
     mini["train"] |= {
         "epochs": 2,
-        "batch_size": 4,
+        "batch_size": 4 if world.questions_per_clip is None else 12,
         "learning_rate": 1e-3,
         "temporal_learning_rate": 2e-3,
         "precision": "fp32",
@@ -137,6 +139,18 @@ def new_model(settings: Resolved) -> LiteVLForRetrieval:
     return load_blip(
         LiteVLForRetrieval, settings.model.weights, generator, **model_options(settings)
     )[0]
+
+
+def the_record(output: Path) -> Record:
+    """The only record in an output folder."""
+    (path,) = (p for p in (output / "records").rglob("*.json") if "plan" not in p.name)
+    return read_record(path)
+
+
+def the_arrays(output: Path) -> Arrays:
+    """The per-query arrays of the only record in an output folder."""
+    run = the_record(output).run
+    return read_arrays(output / "records" / run.spec / f"{run.id}.npz")
 
 
 def write_spec(path: Path, spec: dict) -> Path:

@@ -15,12 +15,13 @@ import pytest
 import torch
 from clips import write_audio, write_clip
 from safetensors import SafetensorError
-from small import small_settings, small_world, write_spec
+from small import small_settings, small_world, the_record, write_spec
 
+from litevl import measure_retrieval, prepare
 from litevl import run as engine
 from litevl.cli import main
 from litevl.data import dataset, mini
-from litevl.engine import train as training
+from litevl.engine import retrieval
 from litevl.record import read_record
 from litevl.report import page
 
@@ -33,7 +34,7 @@ TEST_CSV = "MSRVTT_JSFUSION_test.csv"
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """Decode with one process and leave out the report, which has its own tests."""
-    monkeypatch.setattr(engine.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
     monkeypatch.setattr(page, "render_report", lambda *_: Path("no report"))
 
 
@@ -69,12 +70,6 @@ def run(spec, tmp_path, capsys):
         return code, "\n".join(kept)
 
     return run
-
-
-def the_record(output: Path):
-    """The only record in an output folder."""
-    (path,) = (p for p in (output / "records").rglob("*.json") if "plan" not in p.name)
-    return read_record(path)
 
 
 # The spec
@@ -208,25 +203,28 @@ def test_too_long_caption_is_named_with_its_clip_and_the_key_to_raise(run, world
     code, err = run()
     assert code == 2
     clip = "video0" if split == "train" else "video6"
-    assert err.startswith(f"DataError: {world}, {split} captions: 1 of ")
-    assert f"\n  {clip}:  more than 32 word pieces: 'a red circle a red" in err
+    assert err.startswith(
+        f"DataError: {world}: texts that cannot be used\n  {split} captions: 1 of "
+    )
+    assert f"\n    {clip}: more than 32 word pieces: 'a red circle a red" in err
     assert err.endswith("raise data.max_tokens in the spec.")
+    assert not list(world.with_name("world-frames").glob("*"))  # told before the long decoding
 
 
 def test_caption_without_a_single_word_is_named_with_its_clip(run, world):
     rewrite_test(world, lambda rows: rows[2].__setitem__(3, "\u200b"))  # a space of no width
     code, err = run()
     assert code == 2
-    assert "\n  video7:  empty text: " in err
+    assert "\n    video7: empty text: " in err
 
 
 def test_only_the_first_captions_that_cannot_be_used_are_listed(run, world, monkeypatch):
-    monkeypatch.setattr(engine, "NUM_SHOWN", 2)
+    monkeypatch.setattr(prepare, "NUM_SHOWN", 2)
     rewrite(world, lambda content: [s.update(caption="a " * 40) for s in content["sentences"]])
     code, err = run()
     assert code == 2
     assert err.count("more than 32 word pieces") == 2
-    assert "\n  ...\n" in err
+    assert "\n    ...\n" in err
 
 
 def test_world_with_more_scenes_than_there_are_is_told(run, spec):
@@ -353,9 +351,9 @@ def test_ctrl_c_is_one_line_and_leaves_nothing_half_done(run, world, tmp_path, m
         elif where == "decoding":
             patch.setattr(dataset, "_build", interrupt)
         elif where == "training":
-            patch.setattr(training, "losses", interrupt)
+            patch.setattr(retrieval, "losses", interrupt)
         else:
-            patch.setattr(engine.measure, "score_run", interrupt)
+            patch.setattr(measure_retrieval, "score_run", interrupt)
         code, err = run()
     assert code == 130
     assert err.endswith(

@@ -69,6 +69,19 @@ class Annotations:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
 
+def text_counts(clips: Sequence[Clip], answers: Collection[str]) -> dict[str, int]:
+    """Number of captions; of clips with questions also of those, and of answers outside the list.
+
+    answers: the declared list.
+    """
+    counts = {"captions": sum(len(clip.captions) for clip in clips)}
+    asked, listed = [question for clip in clips for question in clip.questions], set(answers)
+    if asked:
+        outside = sum(question.answer not in listed for question in asked)
+        counts |= {"questions": len(asked), "outside_list": outside}
+    return counts
+
+
 def text_files(
     root: Path, problems: list[str], names: Collection[str] = ()
 ) -> Iterator[tuple[str, str]]:

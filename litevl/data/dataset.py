@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from litevl.data.annotations import Annotations, Clip
+from litevl.data.annotations import Annotations, Clip, text_counts
 from litevl.data.decode import DecodeJob, Failure, decode_clips
 from litevl.data.video import PACKAGES, Frames, Indices, expect_decoder
 from litevl.errors import DataError, RunError, ShapeError
@@ -71,7 +71,6 @@ def check_clips(
     """
     splits, problems, left_out = {}, [], []
     kept: dict[str, tuple[Clip, ...]] = {}
-    listed = set(data.answers)
     for name, clips in data.splits.items():
         missing = [clip for clip in clips if not clip.path.exists()]
         gone = {clip.id for clip in missing}
@@ -83,14 +82,8 @@ def check_clips(
             "expected": expected[name],
             "found": len(kept[name]),
             "broken": len(broken),
-            "captions": sum(len(clip.captions) for clip in kept[name]),
+            **text_counts(kept[name], data.answers),
         }
-        asked = [question for clip in kept[name] for question in clip.questions]
-        if asked:
-            splits[name] |= {
-                "questions": len(asked),
-                "outside_list": sum(question.answer not in listed for question in asked),
-            }
         if len(clips) != expected[name]:
             problems.append(
                 f"{name}: the annotations name {len(clips)} clips, "

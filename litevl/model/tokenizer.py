@@ -88,15 +88,13 @@ class Tokenizer:
 
         max_tokens counts these two. Raises DataError for texts that are empty or longer.
         """
-        ids = self.bert(texts, add_special_tokens=True)["input_ids"] if texts else []
-        empty = [text for text, row in zip(texts, ids, strict=True) if len(row) <= 2]
-        long = [text for text, row in zip(texts, ids, strict=True) if len(row) > max_tokens]
-        problems = [f"  empty text: {text!r}" for text in empty[:3]]
-        problems += [f"  more than {max_tokens} word pieces: {text!r}" for text in long[:3]]
-        if problems:
+        ids = self._ids(texts)
+        wrong = wrong_lengths(ids, max_tokens)
+        if wrong:
+            shown = [f"  {what}: {texts[place]!r}" for place, what in list(wrong.items())[:6]]
             raise DataError(
-                f"{len(empty) + len(long)} of {len(texts)} texts cannot be used\n"
-                + "\n".join(problems)
+                f"{len(wrong)} of {len(texts)} texts cannot be used\n"
+                + "\n".join(shown)
                 + "\n  Correct the annotation, or raise data.max_tokens in the spec."
             )
         longest = max(map(len, ids), default=0)
@@ -106,6 +104,22 @@ class Tokenizer:
             padded[row, : len(words)] = torch.tensor(words)
             mask[row, : len(words)] = 1
         return Tokens(padded, mask)
+
+    def unusable(self, texts: list[str], max_tokens: int) -> dict[int, str]:
+        """Place of each text that a call with these arguments would not take -> why."""
+        return wrong_lengths(self._ids(texts), max_tokens)
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        return self.bert(texts, add_special_tokens=True)["input_ids"] if texts else []
+
+
+def wrong_lengths(ids: list[list[int]], max_tokens: int) -> dict[int, str]:
+    """Place of each text that is empty or longer than max_tokens -> which of the two."""
+    return {
+        place: "empty text" if len(row) <= 2 else f"more than {max_tokens} word pieces"
+        for place, row in enumerate(ids)
+        if not 2 < len(row) <= max_tokens
+    }
 
 
 def bert_vocabulary(folder: Path) -> Path:
