@@ -229,9 +229,10 @@ def report(arguments: argparse.Namespace) -> int:
     """Render the reports of an output folder again, and print where they are."""
     output: Path = arguments.output
     with writing_to(output):
-        from litevl.report.page import render_report
+        from litevl.report.page import render_all
 
-        print(render_report(output / "records", output, arguments.spec, arguments.profile))
+        pages, combined = render_all(output / "records", output, arguments.spec, arguments.profile)
+    print(*pages, *combined, sep="\n")
     return 0
 
 

@@ -47,16 +47,17 @@ def execute_plan(monkeypatch):
 
 
 @pytest.fixture
-def render_report(monkeypatch):
+def render_all(monkeypatch):
     """Stand-in for `litevl.report.page`: remembers how it was called."""
     calls = []
 
-    def render_report(records_dir, output_dir, spec, profile):
+    def render_all(records_dir, output_dir, spec, profile):
         calls.append((records_dir, output_dir, spec, profile))
-        return output_dir / "msrvtt-mini" / "index.html"
+        folders = [output_dir / "msrvtt-mini", output_dir / "combined-mini"]
+        return [folders[0] / "index.html"], [folders[1] / "index.html"]
 
     module = types.ModuleType("litevl.report.page")
-    module.render_report = render_report
+    module.render_all = render_all
     monkeypatch.setitem(sys.modules, "litevl.report.page", module)
     return calls
 
@@ -355,15 +356,16 @@ def test_ctrl_c_returns_130_and_says_in_one_line_how_to_go_on(execute_plan, caps
 # report
 
 
-def test_report_renders_the_records_of_the_default_folder(render_report, capsys):
+def test_report_renders_the_default_folder_and_prints_every_page(render_all, capsys):
     assert main(["report"]) == 0
-    assert render_report == [(Path("reports/records"), Path("reports"), None, None)]
-    assert capsys.readouterr().out == "reports/msrvtt-mini/index.html\n"
+    assert render_all == [(Path("reports/records"), Path("reports"), None, None)]
+    printed = capsys.readouterr().out
+    assert printed == "reports/msrvtt-mini/index.html\nreports/combined-mini/index.html\n"
 
 
-def test_report_renders_what_was_named(render_report):
+def test_report_renders_what_was_named(render_all):
     assert main(["report", "out", "--spec", "msrvtt", "--profile", "mini"]) == 0
-    assert render_report == [(Path("out/records"), Path("out"), "msrvtt", "mini")]
+    assert render_all == [(Path("out/records"), Path("out"), "msrvtt", "mini")]
 
 
 def test_report_without_records_is_a_users_mistake(capsys):

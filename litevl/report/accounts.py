@@ -6,8 +6,9 @@ from statistics import fmean
 import pandas as pd
 
 from litevl.record import Record
+from litevl.report.layout import layout_of
 from litevl.report.runs import Outcome, Run, Study
-from litevl.report.tables import Cell, Table, number, seeds_text, value_text
+from litevl.report.tables import Cell, Table, number, seeds_text, short_commit, value_text
 from litevl.spec import Provenance
 from litevl.spec_problems import flat
 
@@ -54,8 +55,7 @@ def runs_table(study: Study) -> Table:
 
 
 def _commit(record: Record) -> str:
-    commit = record.code.commit or "unknown"
-    short = commit[: SHORT + len("source:")] if commit.startswith("source:") else commit[:SHORT]
+    short = short_commit(record.code.commit, SHORT)
     return f"{short}+changes" if record.code.dirty else short
 
 
@@ -126,14 +126,15 @@ def cost_table(study: Study) -> Table:
         header,
         tuple(rows),
         pd.DataFrame(tidy),
-        "Means over seeds. Per clip: the video encoder once. Per pair: one caption and one clip "
-        "through the cross-encoder, the clip already encoded. Device hours: wall time times "
+        "Means over seeds. Per clip: the video encoder once. Per pair: "
+        f"{layout_of(study).pair_words}. Device hours: wall time times "
         "devices, for the whole run. Peak memory: of the process, earlier runs included.",
     )
 
 
 def data_table(study: Study) -> Table:
-    """Clips expected, found and broken, and captions used, for each data set that was seen."""
+    """Clips expected, found and broken, and the texts used, for each data set that was seen."""
+    counts = layout_of(study).counts
     seen = {
         run.record.data.fingerprint: run.record.data
         for run in study.runs
@@ -142,7 +143,8 @@ def data_table(study: Study) -> Table:
     rows = [
         (
             Cell(f"{data.dataset}: {name}", f"fingerprint {fingerprint[:SHORT]}"),
-            *(Cell(str(n)) for n in (split.expected, split.found, split.broken, split.captions)),
+            *(Cell(str(n)) for n in (split.expected, split.found, split.broken)),
+            *(Cell("-" if (n := count(split)) is None else str(n)) for _, count in counts),
         )
         for fingerprint, data in seen.items()
         for name, split in data.splits.items()
@@ -151,7 +153,7 @@ def data_table(study: Study) -> Table:
     return _table(
         "data",
         "Data",
-        ("split", "clips expected", "found", "broken", "captions"),
+        ("split", "clips expected", "found", "broken", *(name for name, _ in counts)),
         rows,
         " ".join(note if note.endswith(".") else f"{note}." for note in notes),
     )

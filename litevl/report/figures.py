@@ -4,7 +4,6 @@ The same records give the same bytes: no time stamp, no version, no settings of 
 """
 
 import io
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,11 +16,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from litevl.metrics import Metric
+from litevl.report.layout import LOSS, Curve, Panel, layout_of
 from litevl.report.runs import Run, Study, over_seeds, summary
-from litevl.report.verdicts import compare
-from litevl.schema import Arrays, Record
+from litevl.report.tables import baseline_runs
+from litevl.report.verdicts import ClaimResult, compare
+from litevl.schema import Record
 
-Group = Literal["ablation", "curves", "scale", "strips"]
+Group = Literal["ablation", "claims", "curves", "scale", "strips"]
 
 # Okabe and Ito's palette: told apart with any kind of colour vision. Markers tell apart in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
@@ -29,7 +30,7 @@ MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 INK, QUIET, RIGHT = "#222222", "#8a8a8a", "#009E73"
 WIDTH_INCHES = 3.7  # one column of a paper, or the width of a phone
 DOTS_PER_INCH = 200
-STRIPS_PER_KIND = 3
+DASHED: Any = {"color": INK, "linewidth": 0.8, "linestyle": (0, (4, 3))}
 STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters everywhere
     "font.size": 8.0,
@@ -100,23 +101,21 @@ def look(study: Study, variant: str) -> tuple[str, str]:
 
 
 def ablation_pictures(study: Study) -> list[Picture]:
-    """Every variant's R@1 and order accuracy, and its difference to the reference."""
+    """Every variant's headline metrics, and its difference to the reference in the first."""
     names = [variant.name for variant in study.variants if study.published(variant.name)]
-    if not names:
-        return []
-    pictures = []
-    for metric, title, stem, chance in (
-        ("t2v/R@1", "Text-to-video R@1 (%)", "ablation-recall", None),
-        ("order_accuracy", "Order accuracy (%)", "ablation-order", 50.0),
-    ):
-        found = [_in_all_and_by_seed(metric, study.published(name)) for name in names]
-        pictures.append(_intervals(study, names, found, title, stem, chance))
+    layout, pictures = layout_of(study), []
+    for panel in layout.panels:
+        found = [_in_all_and_by_seed(panel.metric, study.published(name)) for name in names]
+        if any(whole is not None for whole, _ in found):
+            pictures.append(_intervals(study, names, found, panel))
+    headline = layout.compared[0]
     others = [name for name in names if name != study.reference]
-    pairs = [compare(study, name, study.reference, "t2v/R@1") for name in others]
+    pairs = [compare(study, name, study.reference, headline.metric) for name in others]
     if any(pair.difference is not None for pair in pairs):
         found = [(pair.difference, pair.per_seed) for pair in pairs]
-        title = f"R@1 minus that of {study.reference} (points)"
-        pictures.insert(1, _intervals(study, others, found, title, "ablation-difference", 0.0))
+        title = f"{layout.headline} minus that of {study.reference} (points)"
+        panel = Panel(headline.metric, title, "ablation-difference", 0.0, "no difference")
+        pictures.insert(1, _intervals(study, others, found, panel))
     return pictures
 
 
@@ -132,17 +131,16 @@ def _intervals(
     study: Study,
     names: Sequence[str],
     found: Sequence[tuple[Metric | None, tuple[float, ...]]],
-    title: str,
-    stem: str,
-    line: float | None,
+    panel: Panel,
 ) -> Picture:
     """Dots with 95 % intervals, one row a variant; the seeds as small open marks below them."""
+    line = _place_of_line(study, panel)
 
     def paint(figure: Figure) -> None:
         axes = figure.add_axes((0.38, 0.27 / height, 0.59, (height - 0.6) / height))
         axes.grid(axis="x")
         if line is not None:
-            axes.axvline(line, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+            axes.axvline(line, **DASHED)
         for row, (name, (whole, by_seed)) in enumerate(zip(names, found, strict=True)):
             colour, marker = look(study, name)
             if whole is None or whole["low"] is None or whole["high"] is None:
@@ -156,56 +154,107 @@ def _intervals(
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        figure.text(0.02, 1 - 0.2 / height, title, fontsize=8.5, fontweight="bold")
+        figure.text(0.02, 1 - 0.2 / height, panel.title, fontsize=8.5, fontweight="bold")
 
     # All panels equally high, so that they line up: also the one without the reference.
     height = 0.7 + 0.34 * len({run.variant for run in study.shown})
     several = any(len(by_seed) > 1 for _, by_seed in found)
-    caption = f"{title} with 95 % intervals over queries" + (
+    caption = f"{panel.title} with 95 % intervals over queries" + (
         "; open marks are single seeds." if several else ", one seed."
     )
-    alt = f"{title}: " + "; ".join(
+    caption += "" if line is None else f" Dashed: {panel.line_words}."
+    alt = f"{panel.title}: " + "; ".join(
         f"{name} {whole['value']:.1f}" if whole else f"{name} missing"
         for name, (whole, _) in zip(names, found, strict=True)
     )
-    return draw(stem, "ablation", caption, alt, (WIDTH_INCHES, height), paint)
+    return draw(panel.stem, "ablation", caption, alt, (WIDTH_INCHES, height), paint)
+
+
+def _place_of_line(study: Study, panel: Panel) -> float | None:
+    """Where a panel's dashed line goes: its number, or what its baseline gets."""
+    if isinstance(panel.line, str):
+        runs = baseline_runs(study)
+        found = summary(panel.line, runs) if runs else None
+        return found["value"] if found is not None else None
+    return panel.line
+
+
+def claim_pictures(found: Sequence[tuple[str, ClaimResult]]) -> list[Picture]:
+    """Every claim's difference, the same claim on one data set below the other; none without any.
+
+    found: (data set, result), the results of a claim in a row.
+    """
+    if not any(result.comparison.difference for _, result in found):
+        return []
+    pairs = dict.fromkeys((result.claim.better, result.claim.worse) for _, result in found)
+    places = {title: place for place, title in enumerate(dict.fromkeys(t for t, _ in found))}
+    height = 0.75 + 0.2 * (len(found) + 1.4 * len(pairs))
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_axes((0.36, 0.42 / height, 0.61, (height - 0.72) / height))
+        axes.grid(axis="x")
+        axes.axvline(0, **DASHED)
+        row, rows, labels = -0.4, [], []
+        for better, worse in pairs:
+            row += 1.4
+            words, across = f"{better} minus {worse}", axes.get_yaxis_transform()
+            paper = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+            axes.text(-0.56, row - 0.9, words, transform=across, va="center", bbox=paper)
+            for title, result in found:
+                if (result.claim.better, result.claim.worse) == (better, worse):
+                    _difference(axes, row, result, places[title])
+                    rows.append(row)
+                    labels.append(f"{title}, {result.claim.metric.removeprefix('t2v/')}")
+                    row += 1
+        axes.set_yticks(rows, labels)
+        axes.set_ylim(row - 0.3, -0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("points")
+        figure.text(0.02, 1 - 0.2 / height, "What each part adds", fontsize=8.5, fontweight="bold")
+
+    caption = (
+        "Each claim's difference in points with its 95 % interval, on each data set. Filled: "
+        "supported or contradicted. Open: inconclusive."
+    )
+    alt = "Differences in points: " + "; ".join(
+        f"{title} {result.claim.better} minus {result.claim.worse} "
+        + (f"{whole['value']:+.1f}" if (whole := result.comparison.difference) else result.verdict)
+        for title, result in found
+    )
+    return [draw("claims", "claims", caption, alt, (WIDTH_INCHES, height), paint)]
+
+
+def _difference(axes: Axes, row: float, result: ClaimResult, place: int) -> None:
+    """One claim's dot and interval, or the word for why there is none."""
+    whole, colour = result.comparison.difference, COLOURS[place % len(COLOURS)]
+    if whole is None or whole["low"] is None or whole["high"] is None:
+        axes.text(0, row, f" {result.verdict}", color=QUIET, fontsize=6.5, va="center")
+        return
+    fill = colour if result.verdict in ("supported", "contradicted") else "white"
+    marker = MARKERS[place % len(MARKERS)]
+    axes.plot([whole["low"], whole["high"]], [row, row], color=colour, linewidth=1.4)
+    axes.plot(whole["value"], row, marker, color=colour, markerfacecolor=fill, markersize=5)
 
 
 def curve_pictures(study: Study) -> list[Picture]:
-    """Training loss, and on the validation split R@1 and order accuracy, by training step."""
-    panels: tuple[tuple[str, str, Callable[[Record], list[tuple[int, float]]]], ...] = (
-        (
-            "curve-loss",
-            "Training loss",
-            lambda r: smoothed([(p.step, p.loss) for p in r.curves.train]),
-        ),
-        (
-            "curve-validation-recall",
-            "Validation t2v R@1 (%), without re-ranking",
-            lambda r: [
-                (p.step, p.recall_at_1) for p in r.curves.validation if p.recall_at_1 is not None
-            ],
-        ),
-        (
-            "curve-validation-order",
-            "Validation order accuracy (%)",
-            lambda r: [
-                (p.step, p.order_accuracy)
-                for p in r.curves.validation
-                if p.order_accuracy is not None
-            ],
-        ),
-    )
+    """Training loss, and on the validation split what the task looks at, by training step."""
     pictures = []
-    for stem, title, points_of in panels:
+    for curve in layout_of(study).curves:
         lines = [
             (run.variant, points)
             for run in study.shown
-            if run.record is not None and (points := points_of(run.record))
+            if run.record is not None and (points := _points(curve, run.record))
         ]
         if lines:
-            pictures.append(_curves(study, lines, title, stem))
+            pictures.append(_curves(study, lines, curve))
     return pictures
+
+
+def _points(curve: Curve, record: Record) -> list[tuple[int, float]]:
+    """What a record has of a curve; the losses of single steps smoothed."""
+    points = [(step, value) for step, value in curve.points(record) if value is not None]
+    return smoothed(points) if curve is LOSS else points
 
 
 def smoothed(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
@@ -217,7 +266,7 @@ def smoothed(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
 
 
 def _curves(
-    study: Study, lines: list[tuple[str, list[tuple[int, float]]]], title: str, stem: str
+    study: Study, lines: list[tuple[str, list[tuple[int, float]]]], curve: Curve
 ) -> Picture:
     """One line a run, coloured by variant; the legend below."""
 
@@ -246,20 +295,23 @@ def _curves(
             MaxNLocator(6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
         )
         axes.margins(x=0.02)
-        if stem == "curve-validation-order":
-            axes.axhline(50, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+        if curve.chance is not None:
+            axes.axhline(curve.chance, **DASHED)
         figure.legend(loc="lower center", ncols=2, handlelength=1.6, columnspacing=1.2)
-        figure.text(0.02, 1 - 0.2 / height, title, fontsize=8.5, fontweight="bold")
+        figure.text(0.02, 1 - 0.2 / height, curve.title, fontsize=8.5, fontweight="bold")
 
     height, num_legend_rows = 2.9, -(-len({variant for variant, _ in lines}) // 2)
-    caption = f"{title}, one line a run."
-    if stem == "curve-loss":
-        caption = f"{title}, a moving mean over a fortieth of the steps; one line a run."
+    caption = f"{curve.title}, one line a run."
+    if curve is LOSS:
+        caption = f"{curve.title}, a moving mean over a fortieth of the steps; one line a run."
+    caption += "" if curve.chance is None else " Dashed: chance."
     last: dict[str, list[float]] = {}
     for variant, points in lines:
         last.setdefault(variant, []).append(points[-1][1])
     ends = "; ".join(f"{variant} ends at {np.mean(value):.1f}" for variant, value in last.items())
-    return draw(stem, "curves", caption, f"{title}: {ends}", (WIDTH_INCHES, height), paint)
+    return draw(
+        curve.stem, "curves", caption, f"{curve.title}: {ends}", (WIDTH_INCHES, height), paint
+    )
 
 
 def scale_pictures(study: Study) -> list[Picture]:
@@ -308,75 +360,3 @@ def _scale_picture(name: str, scale: np.ndarray, num_seeds: int) -> Picture:
     span = f"{scale.min():.2f} to {scale.max():.2f}"
     alt = f"Heat map of {num_layers} layers by {num_frames} frames, {span}"
     return draw("temporal-scale", "scale", caption, alt, (width, height), paint)
-
-
-def strip_pictures(run: Run, strips: Arrays) -> list[Picture]:
-    """Retrieved clips for a few captions answered right and a few answered wrong."""
-    assert run.arrays is not None
-    right = strips["right"].astype(bool)
-    chosen = [*np.flatnonzero(right)[:STRIPS_PER_KIND], *np.flatnonzero(~right)[:STRIPS_PER_KIND]]
-    return [_strip_picture(run.arrays, strips, int(example)) for example in chosen]
-
-
-def _strip_picture(arrays: Arrays, strips: Arrays, example: int) -> Picture:
-    """One caption and the clips ranked first for it, the pooling weight under each frame."""
-    query = int(strips["queries"][example])
-    truth, top = int(arrays["truth"][query]), strips["top"][example]
-    rank, num_rows = int(arrays["t2v_ranks"][query, 1]), len(top)
-    lines = textwrap.wrap(str(arrays["captions"][query]), 58, max_lines=3)
-    num_frames = strips["frames"].shape[2]
-    film = (WIDTH_INCHES - 0.2) / num_frames  # inches a frame is wide and high
-    row_height, head = 0.2 + film + 0.42, 0.36 + 0.14 * len(lines)
-    height = head + num_rows * row_height + 0.06
-    tallest = max(1.5, float(strips["frame_weights"][example].max()))
-
-    def paint(figure: Figure) -> None:
-        outcome = "right clip first" if strips["right"][example] else f"right clip at rank {rank}"
-        colour = RIGHT if strips["right"][example] else COLOURS[1]
-        figure.text(0.03, 1 - 0.2 / height, outcome, fontweight="bold", color=colour, fontsize=8)
-        figure.text(0.03, 1 - 0.3 / height, "\n".join(lines), va="top", linespacing=1.25)
-        for row in range(num_rows):
-            top_edge = height - head - row * row_height
-            is_right = int(top[row]) == truth
-            words = f"{row + 1}.  {arrays['gallery_ids'][top[row]]}"
-            words += f"   score {strips['scores'][example, row]:.2f}"
-            words += "   the right clip" if is_right else ""
-            ink = RIGHT if is_right else INK
-            figure.text(0.03, (top_edge - 0.14) / height, words, fontsize=6.5, color=ink)
-            left, across = 0.1 / WIDTH_INCHES, film * num_frames / WIDTH_INCHES
-            image = figure.add_axes(
-                (left, (top_edge - 0.18 - film) / height, across, film / height)
-            )
-            _film(image, strips["frames"][example, row], RIGHT if is_right else QUIET)
-            bars = figure.add_axes((left, (top_edge - 0.44 - film) / height, across, 0.24 / height))
-            _weights(bars, strips["frame_weights"][example, row], tallest)
-
-    kind = "right" if strips["right"][example] else "wrong"
-    alt = f"{arrays['captions'][query]} Frames of the {num_rows} clips ranked first; "
-    alt += f"the right clip has rank {rank}."
-    stem = f"strip-{kind}-{example}"
-    return draw(stem, "strips", "", alt, (WIDTH_INCHES, height), paint)
-
-
-def _film(axes: Axes, frames: np.ndarray, edge: str) -> None:
-    """Frames (T, S, S, 3) side by side."""
-    stride = max(1, frames.shape[1] // 112)
-    small = frames[:, ::stride, ::stride]
-    gap = np.full((small.shape[0], small.shape[1], max(1, small.shape[2] // 32), 3), 255, np.uint8)
-    spaced = np.concatenate([*np.concatenate([small, gap], axis=2)], axis=1)
-    axes.imshow(spaced[:, : -gap.shape[2]], aspect="auto", interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set(visible=True, color=edge, linewidth=1.6 if edge == RIGHT else 0.5)
-
-
-def _weights(axes: Axes, weights: np.ndarray, tallest: float) -> None:
-    """A bar under each frame; the line marks 1, the weight of every frame without a preference."""
-    axes.bar(range(len(weights)), weights, width=0.5, color=COLOURS[5])
-    axes.axhline(1, color=QUIET, linewidth=0.5)
-    if len(weights) <= 12:
-        for place, weight in enumerate(weights):
-            axes.text(place, -0.1 * tallest, f"{weight:.2f}", fontsize=5.5, ha="center", va="top")
-    axes.set_xlim(-0.5, len(weights) - 0.5)
-    axes.set_ylim(0, tallest)
-    axes.axis("off")

@@ -10,17 +10,20 @@ from markupsafe import Markup
 
 from litevl.errors import DataError
 from litevl.record import read_strips, write_bytes
-from litevl.report import accounts, tables
+from litevl.report import accounts, combined, tables
+from litevl.report.combined import Judged, folder_name
 from litevl.report.figures import (
     Picture,
     ablation_pictures,
+    claim_pictures,
     curve_pictures,
     scale_pictures,
-    strip_pictures,
 )
+from litevl.report.layout import layout_of
 from litevl.report.runs import Study, find_studies, load_study, without_folder
-from litevl.report.tables import Cell, Table
-from litevl.report.verdicts import ClaimResult, TargetResult, judge_claims, judge_targets
+from litevl.report.strips import strip_pictures
+from litevl.report.tables import Cell, Table, kinds_text
+from litevl.report.verdicts import judge_claims, judge_targets
 
 LATEX_SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -39,53 +42,135 @@ LATEX_SPECIAL = {
 MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]|~])")
 
 
+# What a profile means for a reader, the first and the last thing on its pages.
+SCOPES = {
+    "mini": (
+        "Mini profile: a small model on drawn clips, trained in minutes. It puts the paper's "
+        "claims to the test in a small world. Its numbers say nothing about the real data and "
+        "are never set beside the paper's."
+    ),
+    "paper": "Paper profile: the real data and BLIP's weights, at the scale of the paper.",
+}
+COMBINED = "combined"
+
+
 def render_report(
     records_dir: Path, output_dir: Path, spec: str | None = None, profile: str | None = None
 ) -> Path:
-    """Render `<spec>-<profile>/` for every study found, or for the one named.
+    """Render `<spec>-<profile>/` for every study found, or for the one named, and what they share.
 
     records_dir: holds `<spec>/<run id>.json` and `<spec>/<profile>.plan.json`.   Returns the page's
-    path if there is one study, else output_dir. The same records give the same bytes.
+    path if there is one study, of several the combined page's, or output_dir where there is no
+    such page or more than one. The same records give the same bytes. Errors as `render_all`.
+    """
+    pages, shared = render_all(records_dir, output_dir, spec, profile)
+    if len(pages) == 1:
+        return pages[0]
+    return shared[0] if len(shared) == 1 else output_dir
+
+
+def render_all(
+    records_dir: Path, output_dir: Path, spec: str | None = None, profile: str | None = None
+) -> tuple[list[Path], list[Path]]:
+    """Render the studies as `render_report` does; the paths of their pages and the combined ones.
+
+    `combined-<profile>/` is rendered for each profile of these studies that has at least two
+    studies under records_dir, always from all of them; a page it leads to is made if it lacks.
     Raises DataError if there is nothing to render, RunError if the folder cannot be written.
     """
-    studies = [
-        found
-        for found in find_studies(records_dir)
-        if spec in (None, found[0]) and profile in (None, found[1])
-    ]
-    if not studies:
+    found = find_studies(records_dir)
+    named = [study for study in found if spec in (None, study[0]) and profile in (None, study[1])]
+    if not named:
         raise DataError(
             f"{records_dir}: no records{f' of {spec}' if spec else ''}.\n"
             "  Run a reproduction first: litevl run reproductions/msrvtt.toml"
         )
-    pages = [_render(load_study(records_dir, *found), output_dir) for found in studies]
-    return pages[0] if len(pages) == 1 else output_dir
+    if any(study[0] == COMBINED for study in found):
+        raise DataError(
+            f"{records_dir / COMBINED}: the page of all data sets goes by this name.\n"
+            "  Give the spec another name, or move its records away."
+        )
+    pages, shared = [], []
+    for one in dict.fromkeys(profile for _, profile in named):
+        of_profile = [study for study in found if study[1] == one]
+        if len(of_profile) == 1:
+            pages.append(_render_study(_judged(records_dir, *of_profile[0]), output_dir))
+            continue
+        judged = [_judged(records_dir, *study) for study in of_profile]
+        for study, results in zip(of_profile, judged, strict=True):
+            if study in named:
+                pages.append(_render_study(results, output_dir))
+            elif not (output_dir / folder_name(results.study) / "index.html").exists():
+                _render_study(results, output_dir)
+        shared.append(_render_combined(judged, output_dir))
+    return pages, shared
 
 
-def _render(study: Study, output_dir: Path) -> Path:
-    """Write one study's folder, and clear away what an earlier rendering left in it."""
-    folder = output_dir / f"{study.spec}-{study.profile}"
-    claims, targets = judge_claims(study), judge_targets(study)
-    found, warnings = _tables(study, claims, targets), accounts.code_warnings(study)
+def _judged(records_dir: Path, spec: str, profile: str) -> Judged:
+    study = load_study(records_dir, spec, profile)
+    return Judged(study, judge_claims(study), judge_targets(study))
+
+
+def _render_study(judged: Judged, output_dir: Path) -> Path:
+    """One study's folder."""
+    study = judged.study
+    warnings = accounts.code_warnings(study)
     pictures = _pictures(study, warnings)
     context = {
         "study": study,
-        "tables": {table.stem: table for table in found if table.rows},
-        "pictures": pictures,
+        "layout": layout_of(study),
+        "title": study.title,
+        "profile": study.profile,
+        "scope": SCOPES[study.profile],
+        "lead": _lead(judged),
         "warnings": warnings,
-        "lead": _lead(study, claims, targets),
-        "scope": _scope(study),
     }
+    comments = [_code_of(study)]
+    return _write(
+        output_dir / folder_name(study), "index", context, _tables(judged), pictures, comments
+    )
+
+
+def _render_combined(judged: list[Judged], output_dir: Path) -> Path:
+    """The folder of the page that has all studies of a profile."""
+    blocks, profile = combined.blocks_of(judged), judged[0].study.profile
+    studies = [block.study for block in blocks if block.study is not None]
+    context = {
+        "title": "LiteVL on all data sets",
+        "profile": profile,
+        "scope": SCOPES[profile],
+        "lead": combined.lead(blocks),
+        "warnings": list(combined.warnings(blocks)),
+        "commands": [study.plan.command for study in studies if study.plan is not None],
+    }
+    found = [combined.results_table(blocks), combined.claims_table(blocks)]
+    found.append(combined.studies_table(blocks))
+    pictures = claim_pictures([(block.title, result) for block, result in combined.claims(blocks)])
+    comments = [_code_of(study) for study in studies]
+    folder = output_dir / f"{COMBINED}-{profile}"
+    return _write(folder, "combined", context, found, pictures, comments)
+
+
+def _write(
+    folder: Path,
+    template: str,
+    context: dict[str, Any],
+    found: list[Table],
+    pictures: list[Picture],
+    comments: list[str],
+) -> Path:
+    """Write a page with its tables and figures, and clear away what an earlier rendering left."""
+    shown = [table for table in found if table.rows]
+    context |= {"tables": {table.stem: table for table in shown}, "pictures": pictures}
     pages = _environment()
     written = {
-        folder / "index.html": pages.get_template("index.html.j2").render(context).encode(),
-        folder / "report.md": pages.get_template("report.md.j2").render(context).encode(),
+        folder / "index.html": pages.get_template(f"{template}.html.j2").render(context).encode(),
+        folder / "report.md": pages.get_template(f"{template}.md.j2").render(context).encode(),
     }
-    for table in found:
-        if table.rows:
-            csv = table.frame.to_csv(index=False, lineterminator="\n")
-            written[folder / "tables" / f"{table.stem}.csv"] = csv.encode()
-            written[folder / "tables" / f"{table.stem}.tex"] = latex(table, study).encode()
+    for table in shown:
+        csv = table.frame.to_csv(index=False, lineterminator="\n")
+        written[folder / "tables" / f"{table.stem}.csv"] = csv.encode()
+        written[folder / "tables" / f"{table.stem}.tex"] = latex(table, comments).encode()
     for picture in pictures:
         written[folder / "figures" / f"{picture.stem}.png"] = picture.png
     for path, content in written.items():
@@ -97,12 +182,17 @@ def _render(study: Study, output_dir: Path) -> Path:
     return folder / "index.html"
 
 
-def _tables(
-    study: Study, claims: Iterable[ClaimResult], targets: Iterable[TargetResult]
-) -> list[Table]:
+def _code_of(study: Study) -> str:
+    """Which runs and code stand behind a study's tables, in one line."""
+    line = f"{study.spec}, {study.profile} profile; commits: {tables.commits_text(study.shown)}"
+    return " ".join(line.split())
+
+
+def _tables(judged: Judged) -> list[Table]:
+    study = judged.study
     return [
-        tables.claims_table(study, list(claims)),
-        tables.targets_table(study, list(targets)),
+        tables.claims_table(study, judged.claims),
+        tables.targets_table(study, judged.targets),
         tables.main_table(study),
         tables.ablation_table(study),
         tables.withheld_table(study),
@@ -129,30 +219,18 @@ def _pictures(study: Study, warnings: list[str]) -> list[Picture]:
     return pictures
 
 
-def _scope(study: Study) -> str:
-    """What the profile means for a reader, the first and the last thing on the page."""
-    if study.profile == "mini":
-        return (
-            "Mini profile: a small model on drawn clips, trained in minutes. It puts the paper's "
-            "claims to the test in a small world. Its numbers say nothing about the real data set "
-            "and are never set beside the paper's."
-        )
-    return "Paper profile: the real data set and BLIP's weights, at the scale of the paper."
-
-
-def _lead(
-    study: Study, claims: tuple[ClaimResult, ...], targets: tuple[TargetResult, ...]
-) -> list[str]:
+def _lead(judged: Judged) -> list[str]:
     """The answer in a few sentences: how much ran, and the verdicts by kind."""
-    counts = _counts(run.outcome for run in study.runs)
+    study, claims, targets = judged.study, judged.claims, judged.targets
+    counts = kinds_text(run.outcome for run in study.runs)
     num_withheld = sum(bool(run.reasons) for run in study.runs)
     lines = [f"{len(study.runs)} runs planned: {counts}."]
     if num_withheld:
         lines.append(f"{num_withheld} of them may not be compared and stand in a table apart.")
     if claims:
-        lines.append(f"Claims: {_counts(result.verdict for result in claims)}.")
+        lines.append(f"Claims: {kinds_text(result.verdict for result in claims)}.")
     if targets:
-        lines.append(f"Published numbers: {_counts(result.verdict for result in targets)}.")
+        lines.append(f"Published numbers: {kinds_text(result.verdict for result in targets)}.")
     if study.shown:
         lines.append(f"Code of the numbers below: {tables.commits_text(study.shown)}.")
     if study.num_outdated:
@@ -160,11 +238,6 @@ def _lead(
             f"{study.num_outdated} records of other settings or earlier versions are left out."
         )
     return lines
-
-
-def _counts(kinds: Iterable[str]) -> str:
-    listed = list(kinds)
-    return ", ".join(f"{listed.count(kind)} {kind}" for kind in dict.fromkeys(listed))
 
 
 def _environment() -> Environment:
@@ -193,29 +266,31 @@ def breakable(text: str) -> Markup:
     return Markup(re.sub(r"(?<=[^\W\d])([./_-])(?=[^\W\d])", r"\1<wbr>", escaped))
 
 
-def latex(table: Table, study: Study) -> str:
-    """The table for LaTeX with booktabs; the code and seeds behind it in a comment."""
+def latex(table: Table, comments: Iterable[str]) -> str:
+    """The table for LaTeX with booktabs, under comments that say what is behind it."""
     num_columns = len(table.header)
     words = table.num_text_columns
     lines = [
-        f"% {study.spec}, {study.profile} profile; commits: {tables.commits_text(study.shown)}",
+        *(f"% {comment}" for comment in comments),
         r"% needs \usepackage{booktabs}",
         rf"\begin{{tabular}}{{{'l' * words}{'r' * (num_columns - words)}}}",
         r"\toprule",
     ]
     if table.groups:
-        spans = (rf"\multicolumn{{{n}}}{{c}}{{{_tex(label)}}}" for label, n in table.groups)
+        spans = (rf"\multicolumn{{{g.span}}}{{c}}{{{_tex(g.label)}}}" for g in table.groups)
         lines.append(" & ".join(spans) + r" \\")
         start = 1
-        for label, span in table.groups:
-            if label:
-                lines.append(rf"\cmidrule(lr){{{start}-{start + span - 1}}}")
-            start += span
+        for group in table.groups:
+            if group.label:
+                lines.append(rf"\cmidrule(lr){{{start}-{start + group.span - 1}}}")
+            start += group.span
     lines += [" & ".join(map(_tex, table.header)) + r" \\", r"\midrule"]
-    lines += [
-        " & ".join(_tex_cell(cell, i < words) for i, cell in enumerate(row)) + r" \\"
-        for row in table.rows
-    ]
+    for rows in (table.rows, table.foot):
+        lines += [r"\midrule"] if rows is table.foot and rows else []
+        lines += [
+            " & ".join(_tex_cell(cell, i < words) for i, cell in enumerate(row)) + r" \\"
+            for row in rows
+        ]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 

@@ -2,12 +2,11 @@
 
 import struct
 from dataclasses import replace
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pytest
-from records import VARIANTS, make_arrays, make_strips, write_study
+from records import VARIANTS, write_study
 
 from litevl.record import read_strips
 from litevl.report import figures
@@ -17,9 +16,9 @@ from litevl.report.figures import (
     look,
     scale_pictures,
     smoothed,
-    strip_pictures,
 )
-from litevl.report.runs import Run, Study, load_study
+from litevl.report.runs import Study, load_study
+from litevl.report.strips import strip_pictures
 
 
 @pytest.fixture(scope="module")
@@ -97,20 +96,6 @@ def test_scale_is_averaged_over_seeds(study: Study, monkeypatch: pytest.MonkeyPa
     assert np.allclose(scale, np.mean([record.temporal_scale for record in records], axis=0))
 
 
-def test_long_clips_many_layers_and_hostile_captions_can_be_drawn(study: Study) -> None:
-    arrays = make_arrays("full", 0, num_queries=20)
-    arrays["captions"] = np.array([r"costs $5, $\frac$ more " * 12] * 20)
-    strips = make_strips(arrays, num_frames=16, size_px=12)
-    run = Run("x", "full", 0, Path("x.json"), study.runs[0].record, arrays)
-    assert len(strip_pictures(run, strips)) >= 3
+def test_many_layers_and_frames_widen_the_heat_map() -> None:
     picture = figures._scale_picture("full", np.ones((12, 16)), 1)
     assert picture.width_px > figures.WIDTH_INCHES * figures.DOTS_PER_INCH
-
-
-def test_large_frames_are_thinned_out_before_drawing() -> None:
-    figure = figures.Figure()
-    axes = figure.add_subplot()
-    figures._film(axes, np.zeros((4, 448, 448, 3), np.uint8), "#000000")
-    height, width, _ = axes.images[0].get_array().shape
-    assert height == 112
-    assert width == 4 * 112 + 3 * 3

@@ -1,16 +1,23 @@
 """Cells and tables against values a reader can check."""
 
 import pytest
+from question_records import make_question_arrays
 from records import make_arrays, make_record, run_id
 
 from litevl.record import Record
+from litevl.report.layout import Column
 from litevl.report.runs import Run
 from litevl.report.tables import (
     Cell,
+    Heading,
     Table,
     commits_text,
+    kinds_text,
+    label,
     metric_cell,
     number,
+    short_commit,
+    shown_columns,
     value_text,
 )
 
@@ -32,7 +39,10 @@ def test_metric_cell_shows_value_and_interval_or_nothing() -> None:
 
 
 def test_labels_carry_the_direction_that_the_group_gives() -> None:
-    groups = (("", 1), ("Text to video", 1), ("Video to text", 1), ("Use of time", 1))
+    groups = (
+        *(Heading("", 1), Heading("Text to video", 1, "t2v")),
+        *(Heading("Video to text", 1, "v2t"), Heading("Use of time", 1)),
+    )
     table = Table("a", "A", ("variant", "R@1", "R@1", "order accuracy"), (), None, groups=groups)
     assert table.labels == ("variant", "t2v R@1", "v2t R@1", "order accuracy")
 
@@ -58,3 +68,29 @@ def test_commits_are_listed_once_and_changes_marked() -> None:
         name = run_id("full", seed)
         runs.append(Run(name, "full", seed, None, Record.model_validate(record)))
     assert commits_text(runs) == "a, a+changes, unknown"
+
+
+def test_short_commit_keeps_the_word_that_says_what_was_hashed() -> None:
+    assert short_commit("0123456789", 4) == "0123"
+    assert short_commit("source:0123456789", 4) == "source:0123"
+    assert short_commit("0123456789", None) == "0123456789"
+
+
+def test_kinds_are_counted_in_order_of_appearance() -> None:
+    assert kinds_text(["failed", "complete", "failed"]) == "2 failed, 1 complete"
+
+
+def test_label_says_over_how_many_questions_a_part_is_and_vanishes_without_any() -> None:
+    when = Column("accuracy/when", "when", is_part=True)
+    whole = Column("accuracy", "accuracy")
+    runs = [
+        Run(str(n), "full", 0, None, arrays=make_question_arrays("full", 0, n)) for n in (10, 20)
+    ]
+    assert label(when, runs[:1]) == "when, n = 2"
+    assert label(when, runs) == "when, n = 2/4"
+    assert label(whole, runs) == "accuracy"
+    assert label(when, []) == "when"
+    runs[0].arrays["kinds"][:] = "what"
+    assert shown_columns((whole, when), runs) == (whole, when)
+    assert shown_columns((whole, when), runs[:1]) == (whole,)
+    assert shown_columns((whole, when), []) == (whole, when)
