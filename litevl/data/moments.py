@@ -32,7 +32,7 @@ LENGTHS = {
 }
 
 
-SHARES = {3: 0.5, 4: 0.35, 5: 0.15}  # of scenes, by their number of moments
+SHARES = {3: 0.7, 4: 0.2, 5: 0.1}  # of scenes, by their number of moments
 # What can happen to the actor: one of two opposites for each aspect, or nothing.
 ASPECTS = (("left", "right"), ("up", "down"), ("grow", "shrink"), ("vanish", "appear"))
 STILL = "still"
