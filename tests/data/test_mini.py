@@ -129,6 +129,23 @@ def test_clips_are_h264_with_b_frames_and_show_their_scene(root, world):
         assert own < np.abs(shown[::-1] - drawn).mean()
 
 
+@pytest.mark.parametrize("dataset", TASKS)
+def test_clip_and_twin_are_written_from_the_same_frames_to_the_last_bit(
+    tmp_path, monkeypatch, dataset
+):
+    written = {}
+    monkeypatch.setattr(
+        mini, "write_clip", lambda path, frames, _: written.update({path.name: frames.copy()})
+    )
+    world = small_world(dataset)
+    clip = plan_world(dataset, world)[0]
+    mini._write_scene((tmp_path / "clip.mp4", tmp_path / "twin.mp4", clip.scene, world))
+    assert np.array_equal(written["twin.mp4"], written["clip.mp4"][::-1])
+    frames = render(clip.scene, world.num_frames, world.size_px)
+    assert np.array_equal(written["clip.mp4"], frames)
+    assert not np.array_equal(frames, frames[::-1])
+
+
 @pytest.mark.parametrize("dataset", ["didemo", "msvd-qa"])
 @pytest.mark.parametrize("decoder", ["decord", "pyav"])
 def test_clips_of_other_worlds_show_their_scenes_too(tmp_path, dataset, decoder):
