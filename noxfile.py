@@ -57,7 +57,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typecheck(session: nox.Session) -> None:
-    """Check the types of litevl/ with mypy, in strict mode."""
+    """Check the types of litevl/ and benchmarks/ with mypy, in strict mode."""
     run(session, "mypy")
 
 
@@ -113,6 +113,18 @@ def reproduce(session: nox.Session) -> None:
 def report(session: nox.Session) -> None:
     """Render the reports again from the records in reports/."""
     run(session, "litevl", "report")
+
+
+@nox.session
+def regression(session: nox.Session) -> None:
+    """Compare small runs of all four with golden values; `-- --prove` plants faults."""
+    run(session, "python", "-m", "benchmarks.regression")
+
+
+@nox.session
+def golden(session: nox.Session) -> None:
+    """Measure the golden values of the regression check again and print what moved."""
+    run(session, "python", "-m", "benchmarks.regression", "--renew")
 
 
 @nox.session(name="pretrain-mini-blip")

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from unittest import mock
 
 import torch
@@ -49,6 +49,7 @@ DEVICE = torch.device("cpu")  # the same numbers bit for bit; no GPU promises th
 COUNTS = ("found", "captions", "questions", "outside_list")  # of each split
 
 Settings = dict[str, Any]  # dotted key -> value
+AnyModule = TypeVar("AnyModule", bound=torch.nn.Module)
 
 
 class Arithmetic(Table):
@@ -188,15 +189,19 @@ def nudged_weights(relative: float, seed: int) -> Iterator[None]:
 
     def load_nudged(*args: Any, **options: Any) -> Any:
         model, report = load_blip(*args, **options)
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                noise = torch.randn(parameter.shape, generator=generator)
-                parameter.mul_(1 + relative * noise)
-        return model, report
+        return nudged(model, relative, seed), report
 
     with mock.patch.object(litevl.run, "load_blip", load_nudged):
         yield
+
+
+def nudged(model: AnyModule, relative: float, seed: int) -> AnyModule:
+    """The model, each of its weights multiplied by 1 + relative * noise in place."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1 + relative * torch.randn(parameter.shape, generator=generator))
+    return model
 
 
 def main(argv: Sequence[str] | None = None) -> None:
