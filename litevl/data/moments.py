@@ -34,7 +34,12 @@ LENGTHS = {
 
 SHARES = {3: 0.7, 4: 0.2, 5: 0.1}  # of scenes, by their number of moments
 # What can happen to the actor: one of two opposites for each aspect, or nothing.
-ASPECTS = (("left", "right"), ("up", "down"), ("grow", "shrink"), ("vanish", "appear"))
+ASPECTS: tuple[tuple[str, ...], ...] = (
+    ("left", "right"),
+    ("up", "down"),
+    ("grow", "shrink"),
+    ("vanish", "appear"),
+)
 STILL = "still"
 WORDINGS = {**PHRASES, STILL: ("stays still", "stays still")}
 
@@ -43,7 +48,7 @@ def _stories() -> dict[int, tuple[tuple[str, ...], ...]]:
     """Number of moments -> what may happen in them: three or four changes, perhaps one pause."""
     found = {}
     for count in LENGTHS:
-        kinds = [*combinations(ASPECTS, count)]
+        kinds: list[tuple[tuple[str, ...], ...]] = [*combinations(ASPECTS, count)]
         if count > 3:
             kinds += [(*changes, (STILL,)) for changes in combinations(ASPECTS, count - 1)]
         found[count] = tuple(
