@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--allow-missing",
         action="store_true",
-        help="run although clips are missing; the records will say comparable: false",
+        help="run although clips or questions are missing; the records will say comparable: false",
     )
     sub.set_defaults(command=run)
 
@@ -104,8 +104,15 @@ def add_selection(sub: argparse.ArgumentParser) -> None:
         "--seed", action="append", default=[], metavar="N", dest="seeds", type=seed,
         help="this seed instead of the profile's; may be repeated",
     )  # fmt: skip
-    sub.add_argument("--subset", type=count, metavar="N", help="only N clips of each split")
-    sub.add_argument("--max-steps", type=count, metavar="N", help="stop training after N steps")
+    sub.add_argument(
+        "--subset", type=count, metavar="N",
+        help="only the first N clips of each split, in the order of the annotation files, with all "
+        "their captions or questions; the records will say comparable: false",
+    )  # fmt: skip
+    sub.add_argument(
+        "--max-steps", type=count, metavar="N",
+        help="stop training after N steps; the records will say comparable: false",
+    )  # fmt: skip
     sub.add_argument(
         "--output", type=Path, default=Path("reports"), metavar="DIR",
         help="folder for records and reports (default: reports)",

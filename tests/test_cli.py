@@ -20,6 +20,7 @@ from litevl.errors import DataError, RunError, WeightsError
 from litevl.record import write_record
 
 ROOT = Path(__file__).parent.parent
+REPRODUCTIONS = ("msrvtt", "didemo", "msvd_qa", "msrvtt_qa")
 MSRVTT = str(ROOT / "reproductions" / "msrvtt.toml")
 
 
@@ -116,10 +117,13 @@ def test_version_is_the_one_of_the_project_file(capsys):
 # check
 
 
-def test_check_says_ok_and_what_the_spec_holds(capsys):
-    assert main(["check", MSRVTT]) == 0
+@pytest.mark.parametrize("name", REPRODUCTIONS)
+def test_check_says_ok_and_what_the_spec_holds(name, capsys):
+    path = ROOT / "reproductions" / f"{name}.toml"
+    assert main(["check", str(path)]) == 0
+    num_targets = 4 if name == "msrvtt" else 0  # the other numbers could not be read
     out = capsys.readouterr().out
-    assert out == f"{MSRVTT}: ok (5 variants, 3 claims, 4 targets)\n"
+    assert out == f"{path}: ok (5 variants, 3 claims, {num_targets} targets)\n"
 
 
 def test_check_prints_every_problem_on_stderr_and_returns_2(tmp_path, capsys):
@@ -180,6 +184,19 @@ def test_plan_lists_each_run_with_its_state(tmp_path, capsys):
     assert last == "5 runs: 1 done, 0 failed, 4 missing"
 
 
+@pytest.mark.parametrize("name", REPRODUCTIONS)
+def test_plan_lists_the_five_variants_of_each_reproduction(name, capsys):
+    path = ROOT / "reproductions" / f"{name}.toml"
+    assert main(["plan", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["spec"] == name.replace("_", "-")
+    assert found["profile_reason"].startswith(f"not found for paper: data/{name}, ")
+    assert [run["variant"] for run in found["runs"]] == [
+        "full", "no-temporal-attention", "no-scaling", "mean-pooling", "concat-pooling",
+    ]  # fmt: skip
+    assert {run["state"] for run in found["runs"]} == {"missing"}
+
+
 def test_plan_as_json_holds_profile_reason_and_limits(capsys):
     arguments = ["plan", MSRVTT, "--json", "--subset", "8", "--max-steps", "2", "--profile", "mini"]
     assert main(arguments) == 0
@@ -226,6 +243,16 @@ def test_wrong_option_is_a_users_mistake(option, capsys):
 
 
 # run
+
+
+def test_help_of_run_says_what_a_subset_is(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    assert (
+        "--subset N only the first N clips of each split, in the order of the annotation files, "
+        "with all their captions or questions; the records will say comparable: false"
+    ) in words
 
 
 def test_run_passes_everything_on_and_returns_what_came_back(execute_plan, tmp_path):

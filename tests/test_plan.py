@@ -11,7 +11,8 @@ from litevl.plan import plan, planned, record_path, state
 from litevl.record import write_record
 from litevl.spec import Resolved, Spec, as_dict, load_spec, resolve
 
-MSRVTT = Path(__file__).parent.parent / "reproductions" / "msrvtt.toml"
+SHIPPED = sorted((Path(__file__).parent.parent / "reproductions").glob("*.toml"))
+MSRVTT = SHIPPED[0].with_name("msrvtt.toml")
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +36,17 @@ def changed(spec: Spec, section: str, key: str, value: object) -> Spec:
     return spec.model_copy(update={"profile": spec.profile.model_copy(update={"mini": mini})})
 
 
-def test_plan_without_a_choice_is_every_variant_with_the_seeds_of_the_profile(msrvtt):
-    runs = plan(msrvtt, "paper", [], [], None, None)
-    assert [(r.seed, r.resolved.variant) for r in runs] == [
-        (seed, variant.name) for seed in (0, 1, 2) for variant in msrvtt.variant
-    ]
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_plan_without_a_choice_is_every_variant_with_the_seeds_of_the_profile(path):
+    spec = load_spec(path)
+    assert len(spec.variant) == 5
+    for profile, seeds in (("mini", (0,)), ("paper", (0, 1, 2))):
+        runs = plan(spec, profile, [], [], None, None)
+        assert [(r.seed, r.resolved.variant) for r in runs] == [
+            (seed, variant.name) for seed in seeds for variant in spec.variant
+        ]
+        assert len({r.id for r in runs}) == len(runs)
+        assert all(r.id.startswith(f"{spec.name}-{profile}-") for r in runs)
 
 
 def test_plan_runs_what_was_asked_for_once_and_in_that_order(msrvtt):
