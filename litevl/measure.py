@@ -62,14 +62,15 @@ def cost(model: Model, settings: Resolved, device: torch.device) -> dict[str, An
     frames = torch.zeros(1, config.num_frames, 3, size, size, device=device)
     text = longest(settings.data.max_tokens, device)
     with attention_kernel(device):
-        with FlopCounterMode(display=False) as of_clip:
-            tokens = model.visual_encoder(frames)
         if isinstance(model, LiteVLForRetrieval):
-            video = model.encode_video(frames)
+            with FlopCounterMode(display=False) as of_clip:
+                video = model.encode_video(frames)
             encoded = model.encode_text(text.input_ids, text.attention_mask)
             with FlopCounterMode(display=False) as of_pair:
                 model.match(video, encoded)
         else:
+            with FlopCounterMode(display=False) as of_clip:
+                tokens = model.visual_encoder(frames)
             answer = longest(settings.data.max_answer_tokens or 0, device)
             with FlopCounterMode(display=False) as of_pair:
                 model.answer_losses(model.ground(tokens, text), answer, 0.0)

@@ -1,16 +1,14 @@
-"""What a run reports of a model: metrics, film strips, learned scale and cost."""
-
-from dataclasses import replace
+"""What is measured alike in every task: examples to look at, learned scale and cost."""
 
 import numpy as np
 import pytest
 import torch
-from small import clip_sets, new_model, small_settings, write_spec, write_weights
+from small import new_model
+from small_questions import new_answerer, task_settings
 from tiny import fill
 
 from litevl import measure
-from litevl.engine.evaluate import evaluate
-from litevl.measure import cost, film_strips, learned_scale, score_run
+from litevl.measure import cost, learned_scale, picked
 from litevl.model.weights import NEW_BY_DESIGN
 from litevl.spec import load_spec, resolve
 
@@ -18,189 +16,59 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Tiny weights, and a spec that names them."""
+def settings(tmp_path_factory):
+    """Return a function that gives the settings of a variant, of retrieval unless said."""
     folder = tmp_path_factory.mktemp("measuring")
-    spec = small_settings(folder / "none", write_weights(folder))
-    write_spec(folder / "spec.toml", spec)
-    return folder
+    specs = {}
+    for dataset in ("msrvtt", "msvd-qa"):
+        task_settings(folder, dataset)
+        specs[dataset] = load_spec(folder / f"{dataset}.toml")
+    return lambda variant="full", dataset="msrvtt": resolve(specs[dataset], "mini", variant)
 
 
-@pytest.fixture(scope="module")
-def settings(folder):
-    """Return a function that gives the settings of a variant."""
-    spec = load_spec(folder / "spec.toml")
-    return lambda variant="full": resolve(spec, "mini", variant)
-
-
-@pytest.fixture(scope="module")
-def clips(folder):
-    """The small world's clips by split."""
-    return clip_sets(folder, folder / "model.safetensors")
-
-
-@pytest.fixture(scope="module")
-def model(settings):
-    """A model whose temporal parts have moved away from their start."""
-    model = new_model(settings())
-    fill(model, 5, NEW_BY_DESIGN.match)
-    return model.eval()
-
-
-@pytest.fixture(scope="module")
-def scored(model, settings, clips):
-    """Everything that is measured of that model."""
-    return score_run(model, settings(), clips, seed=0)
-
-
-# Metrics
-
-
-def test_both_splits_are_scored_and_the_arrays_are_those_of_the_test_split(scored, clips):
-    assert scored.metrics.keys() == {"validation", "test"}
-    ids = [clip.id for clip in clips["test"].clips]
-    assert scored.arrays["gallery_ids"].tolist() == ids
-    assert scored.arrays["query_ids"].tolist() == [f"{clip}#0" for clip in ids]
-    assert scored.arrays["captions"].tolist() == [c.captions[0] for c in clips["test"].clips]
-    assert scored.arrays["clusters"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
-    for name, split in scored.metrics.items():
-        assert split["t2v/R@1"]["n"] == len(clips[name])
-        assert {"v2t/R@10", "t2v-itc/R@1", "v2t-itc/MdR", "order_accuracy"} <= split.keys()
-
-
-def test_ranks_are_those_of_the_scores_in_both_directions(model, settings, clips, scored):
-    rng = np.random.default_rng([0, 0])
-    scores = evaluate(model, clips["test"], settings(), rng).scores
-    for name, matrix in (
-        ("t2v_ranks", scores.text_to_video),
-        ("v2t_ranks", scores.video_to_text.T),
-        ("t2v_itc_ranks", scores.itc),
-        ("v2t_itc_ranks", scores.itc.T),
-    ):
-        best = [1 + int((row > row[place]).sum()) for place, row in enumerate(matrix)]
-        assert scored.arrays[name][:, 0].tolist() == best, name
-    top, top_scores = scored.arrays["t2v_top"], scored.arrays["t2v_top_scores"]
-    for query, row in enumerate(scores.text_to_video):
-        assert top_scores[query].tolist() == sorted(row, reverse=True)
-        assert row[top[query]].tolist() == top_scores[query].tolist()
-
-
-def test_without_validation_clips_only_the_test_split_is_scored(model, settings, clips):
-    none = clips | {"validation": replace(clips["validation"], clips=())}
-    assert score_run(model, settings(), none, seed=0).metrics.keys() == {"test"}
-
-
-def test_same_seed_gives_the_same_intervals(model, settings, clips, scored):
-    again = score_run(model, settings(), clips, seed=0)
-    assert again.metrics == scored.metrics
-
-
-def test_model_that_sees_no_time_scores_shuffled_frames_the_same(settings, clips):
-    """Only rounding can differ: the frames' mean is taken in another order."""
-    chosen = settings("no-temporal-attention")
-    model, rng = new_model(chosen), np.random.default_rng(0)
-    plain, shuffled = (
-        evaluate(model, clips["test"], chosen, rng, shuffle) for shuffle in (False, True)
-    )
-    assert np.allclose(plain.scores.itc, shuffled.scores.itc, atol=1e-5)
-    own, twin = clips["test"].twins()
-    assert np.allclose(plain.scores.itc[:, own], plain.scores.itc[:, twin], atol=1e-5)
-
-
-def test_model_that_sees_time_does_not(model, settings, clips):
-    plain, shuffled = (
-        evaluate(model, clips["test"], settings(), np.random.default_rng(0), shuffle)
-        for shuffle in (False, True)
-    )
-    assert np.abs(plain.scores.itc - shuffled.scores.itc).max() > 1e-3
-
-
-# Film strips
-
-
-def strips_of(model, settings, clips, ranks, variant="full"):
-    """Film strips where the test captions have these ranks."""
-    chosen = settings(variant)
-    evaluation = evaluate(model, clips["test"], chosen, np.random.default_rng(0))
-    order = np.argsort(-evaluation.scores.text_to_video, axis=1, kind="stable")
-    arrays = {
-        "t2v_ranks": np.repeat(np.array(ranks)[:, None], 2, axis=1),
-        "t2v_top": order,
-        "t2v_top_scores": np.take_along_axis(evaluation.scores.text_to_video, order, axis=1),
-    }
-    return film_strips(model, chosen, clips["test"], evaluation, arrays), arrays
+# Examples to look at
 
 
 @pytest.mark.parametrize(
-    ("ranks", "num_right", "num_wrong"),
-    [
-        ([1, 1, 1, 1, 2, 3, 4, 5], 3, 3),
-        ([1] * 8, 3, 0),
-        ([2] * 8, 0, 3),
-        ([1, 2, 2, 2, 2, 2, 2, 2], 1, 3),
-    ],
-    ids=["both", "all right", "all wrong", "one right"],
+    ("right", "num_right", "num_wrong"),
+    [([1, 0] * 10, 3, 3), ([1] * 9, 3, 0), ([0] * 9, 0, 3), ([1, 0, 0, 0, 0], 1, 3), ([0], 0, 1)],
+    ids=["both", "all right", "all wrong", "one right", "one"],
 )
-def test_strips_show_right_and_wrong_queries(model, settings, clips, ranks, num_right, num_wrong):
-    strips, arrays = strips_of(model, settings, clips, ranks)
-    assert strips["right"].tolist() == [True] * num_right + [False] * num_wrong
-    queries = strips["queries"]
-    assert len(set(queries.tolist())) == num_right + num_wrong
-    assert [ranks[query] == 1 for query in queries] == strips["right"].tolist()
-    assert np.array_equal(strips["top"], arrays["t2v_top"][queries, :3])
-    assert np.array_equal(strips["scores"], arrays["t2v_top_scores"][queries, :3])
-    assert strips["frames"].shape == (len(queries), 3, 4, 32, 32, 3)
+def test_as_many_right_as_wrong_are_picked_and_always_the_same(right, num_right, num_wrong):
+    mask = np.array(right, dtype=bool)
+    found = picked(mask, 3)
+    assert [right[place] for place in found] == [1] * num_right + [0] * num_wrong
+    assert len(set(found)) == len(found)
+    assert found[:num_right] == sorted(found[:num_right])
+    assert found[num_right:] == sorted(found[num_right:])
+    assert picked(mask, 3) == found
 
 
-def test_strips_hold_the_frames_that_were_scored(model, settings, clips):
-    strips, _ = strips_of(model, settings, clips, [1, 2] * 4)
-    sampled = np.array([1, 4, 7, 10])  # the middle ones of 12 frames in 4 segments
-    for row, clip in zip(strips["frames"][0], strips["top"][0], strict=True):
-        assert np.array_equal(row, clips["test"].store.frames(int(clip), sampled))
-
-
-def test_frame_weights_are_those_of_the_query_and_have_mean_one(model, settings, clips):
-    strips, _ = strips_of(model, settings, clips, [1, 2] * 4)
-    weights = strips["frame_weights"]
-    assert weights.shape == (6, 3, 4)
-    assert np.allclose(weights.mean(axis=2), 1, atol=1e-6)
-    assert np.ptp(weights, axis=2).min() > 0
-    evaluation = evaluate(model, clips["test"], settings(), np.random.default_rng(0))
-    query, clip = int(strips["queries"][4]), int(strips["top"][4, 1])
-    with torch.no_grad():
-        own, _ = model.pooling_weights(
-            evaluation.video.select(torch.tensor([clip])),
-            evaluation.text.select(torch.tensor([query])),
-        )
-    assert np.allclose(weights[4, 1], own[0].numpy(), atol=1e-6)
-
-
-@pytest.mark.parametrize("variant", ["mean-pooling", "concat-pooling"])
-def test_frame_weights_are_one_where_the_text_does_not_weigh(settings, clips, variant):
-    strips, _ = strips_of(new_model(settings(variant)), settings, clips, [1, 2] * 4, variant)
-    assert (strips["frame_weights"] == 1).all()
-
-
-def test_gallery_of_one_clip_is_shown(model, settings, clips):
-    one = clips | {"test": replace(clips["test"], clips=clips["test"].clips[:1])}
-    scored = score_run(model, settings(), one, seed=0)
-    assert scored.strips["frames"].shape[:2] == (1, 1)
-    assert scored.metrics["test"]["t2v/R@1"]["value"] == 100
+def test_examples_are_drawn_and_not_the_first_ones():
+    found = picked(np.arange(200) % 2 == 0, 3)
+    assert found[:3] != [0, 2, 4]
+    assert found[3:] != [1, 3, 5]
 
 
 # Learned scale
 
 
-def test_learned_scale_has_a_value_per_layer_and_frame(model, settings):
+@pytest.mark.parametrize(
+    ("dataset", "new"), [("msrvtt", new_model), ("msvd-qa", new_answerer)], ids=["msrvtt", "qa"]
+)
+def test_learned_scale_has_a_value_per_layer_and_frame(settings, dataset, new):
+    model = new(settings(dataset=dataset))
+    fill(model, 5, NEW_BY_DESIGN.match)
     gamma = model.visual_encoder.blocks[0].temporal_scale.gamma
     assert learned_scale(model) == [pytest.approx((torch.tanh(gamma) + 1).tolist())]
-    assert learned_scale(new_model(settings("no-scaling"))) is None
+    assert learned_scale(new(settings("no-scaling", dataset))) is None
 
 
 # Cost
 
 T, N, D, E, P = 4, 4, 16, 8, 16  # frames, patches, width, embedding, patch size
 S, W, M, MLP = 1 + N, 32, 32, 4 * D  # tokens of a frame, words, text MLP, vision MLP
+A = 6 - 1  # words that the longest answer is read from: all but its end
 
 
 def linear(rows: int, width_in: int, width_out: int) -> int:
@@ -214,39 +82,72 @@ def attention(batch: int, queries: int, keys: int, width: int) -> int:
 
 
 def flops_of_clip(has_temporal: bool) -> int:
-    """One layer over T frames, the patches before and the projection after it."""
+    """One layer over T frames, and the patches before it."""
     spatial = linear(T * S, D, 3 * D) + linear(T * S, D, D) + attention(T, S, S, D)
     temporal = linear(T * N, D, 3 * D) + linear(T * N, D, D) + attention(N, T, T, D)
     mlp = linear(T * S, D, MLP) + linear(T * S, MLP, D)
     layer = spatial + mlp + (temporal if has_temporal else 0)
-    return linear(T * N, 3 * P * P, D) + layer + linear(T, D, E)
+    return linear(T * N, 3 * P * P, D) + layer
+
+
+def flops_of_text(num_words: int, num_tokens: int = 0) -> int:
+    """One text layer, alone or attending to num_tokens of something else."""
+    own = 4 * linear(num_words, D, D) + attention(1, num_words, num_words, D)
+    cross = 2 * linear(num_words, D, D) + 2 * linear(num_tokens, D, D)
+    cross += attention(1, num_words, num_tokens, D)
+    mlp = linear(num_words, D, M) + linear(num_words, M, D)
+    return own + mlp + (cross if num_tokens else 0)
+
+
+def flops_of_pooling(weighs: bool) -> int:
+    """The projections in which frames and patches are compared with the text."""
+    return linear(T + N, D, E) + linear(1, D, E) if weighs else 0
 
 
 def flops_of_pair(num_tokens: int, weighs: bool) -> int:
-    """One text layer that attends to num_tokens of the clip, pooling before and the head after."""
-    own = 4 * linear(W, D, D) + attention(1, W, W, D)
-    cross = 2 * linear(W, D, D) + 2 * linear(num_tokens, D, D) + attention(1, W, num_tokens, D)
-    mlp = linear(W, D, M) + linear(W, M, D)
-    pooling = linear(T + N, D, E) + linear(1, D, E) if weighs else 0
-    return own + cross + mlp + pooling + linear(1, D, 2)
+    """A text layer that attends to num_tokens of the clip, pooling before and the head after."""
+    return flops_of_pooling(weighs) + flops_of_text(W, num_tokens) + linear(1, D, 2)
 
 
-@pytest.mark.parametrize(
-    ("variant", "has_temporal", "num_tokens", "weighs"),
-    [
-        ("full", True, 1 + T + N, True),
-        ("no-temporal-attention", False, 1 + T + N, True),
-        ("mean-pooling", True, 1 + T + N, False),
-        ("concat-pooling", True, T * S, False),
-    ],
-)
+def flops_of_answer(num_tokens: int, weighs: bool, vocab_size: int) -> int:
+    """The question alone, then grounded in the clip, then the decoder with its head."""
+    question = flops_of_text(W) + flops_of_pooling(weighs) + flops_of_text(W, num_tokens)
+    return question + flops_of_text(A, W) + linear(A, D, D) + linear(A, D, vocab_size)
+
+
+VARIANTS = [
+    ("full", True, 1 + T + N, True),
+    ("no-temporal-attention", False, 1 + T + N, True),
+    ("mean-pooling", True, 1 + T + N, False),
+    ("concat-pooling", True, T * S, False),
+]
+
+
+@pytest.mark.parametrize(("variant", "has_temporal", "num_tokens", "weighs"), VARIANTS)
 def test_flops_are_those_counted_by_hand(settings, variant, has_temporal, num_tokens, weighs):
     chosen = settings(variant)
     assert chosen.model.pooling_space == "projected"
     model = new_model(chosen)
     found = cost(model, chosen, CPU)
-    assert found["flops_per_clip"] == flops_of_clip(has_temporal)
+    projection = linear(T, D, E)
+    assert found["flops_per_clip"] == flops_of_clip(has_temporal) + projection
     assert found["flops_per_pair"] == flops_of_pair(num_tokens, weighs)
+    assert found["parameters"] == sum(value.numel() for value in model.state_dict().values())
+    assert 0.05 < found["peak_memory_gib"] < 64
+
+
+@pytest.mark.parametrize(("variant", "has_temporal", "num_tokens", "weighs"), VARIANTS)
+def test_flops_of_an_answer_are_those_counted_by_hand(
+    settings, variant, has_temporal, num_tokens, weighs
+):
+    chosen = settings(variant, "msvd-qa")
+    assert (chosen.data.max_tokens, chosen.data.max_answer_tokens) == (W, A + 1)
+    assert chosen.model.pooling_space == "projected"
+    model = new_answerer(chosen)
+    found = cost(model, chosen, CPU)
+    assert found["flops_per_clip"] == flops_of_clip(has_temporal)
+    vocab_size = model.config.vocab_size
+    assert found["flops_per_pair"] == flops_of_answer(num_tokens, weighs, vocab_size)
     assert found["parameters"] == sum(value.numel() for value in model.state_dict().values())
     assert 0.05 < found["peak_memory_gib"] < 64
 
