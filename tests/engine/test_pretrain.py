@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from litevl.engine import pretrain
 from litevl.engine.pretrain import MiniBlip, Recipe, blip_layout, compare, initialise, mini_config
 from litevl.model.litevl import LiteVLForRetrieval
+from litevl.model.question_answering import LiteVLForQuestionAnswering
 from litevl.model.tokenizer import Tokenizer
 from litevl.model.weights import load_blip
 
@@ -38,6 +39,7 @@ class TinyRecipe(Recipe):
     embed_width: int = 8
     epochs: int = 2
     batch_size: int = 24
+    answer_epochs: int = 1
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,20 @@ def test_command_says_how_close_it_came_to_the_shipped_weights(made):
     assert sum("shipped" in line for line in printed) == 2  # the first had nothing to compare with
 
 
+def test_weights_load_for_question_answering_with_every_key_accounted_for(made):
+    path = made[0] / "model.safetensors"
+    state = load_file(path)
+    model, report = load_blip(LiteVLForQuestionAnswering, path, **LITEVL)
+    assert report.loaded + len(report.dropped_by_design) == len(state)
+    assert report.loaded + len(report.new_by_design) == len(model.state_dict())
+    assert all("temporal" in key or "time_embed" in key for key in report.new_by_design)
+    head = "text_decoder.cls.predictions"
+    matching = ("itm_head.", "vision_proj.", "text_proj.", "temp", f"{head}.decoder.")
+    assert all(key.startswith(matching) for key in report.dropped_by_design)
+    loaded = model.state_dict()
+    assert all(torch.equal(loaded[k], state[k].float()) for k in loaded.keys() & state.keys())
+
+
 def test_weights_load_with_every_key_accounted_for(made):
     path = made[0] / "model.safetensors"
     state = load_file(path)
@@ -93,16 +109,21 @@ def test_record_says_how_the_weights_were_made(made):
     assert record["recipe"]["num_stills"] == 96
     assert record["recipe"]["seed"] == Recipe.seed
     assert record["curve"][-1]["step"] == 8
+    assert record["curve"][-1].keys() == {"step", "itc", "itm", "lm"}
+    assert record["answer_curve"][-1]["step"] == 4
+    assert record["answer_curve"][-1].keys() == {"step", "itc", "itm", "answer"}
     assert record["validation"].keys() == {
-        "itc_recall_at_1_percent", "itm_beats_hardest_percent", "lm_loss",
+        "itc_recall_at_1_percent", "itm_beats_hardest_percent", "answer_accuracy_percent",
     }  # fmt: skip
+    assert all(0 <= percent <= 100 for percent in record["validation"].values())
     assert len(record["sha256"]) == 64
     assert record["packages"]["torch"]
 
 
 def test_another_seed_gives_other_weights(made, tmp_path, monkeypatch):
     shipped, _, _ = made
-    drawn = (np.zeros((24, 32, 32, 3), np.uint8), ["a red circle"] * 24)
+    asked = (("what is red?", "circle"), ("who is red?", "circle"), ("where is it?", "left"))
+    drawn = (np.zeros((24, 32, 32, 3), np.uint8), ["a red circle"] * 24, [asked] * 24)
     monkeypatch.setattr(pretrain, "draw_stills", lambda *_: drawn)
     recipe = TinyRecipe(epochs=1, seed=1)
     model, _ = pretrain.pretrain(recipe, shipped / "vocab.txt", num_workers=1)
