@@ -309,9 +309,9 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(settings, clip
 @pytest.mark.parametrize(
     ("dataset", "changes", "names"),
     [
-        (RETRIEVAL, {}, {"model"}),
-        (RETRIEVAL, MOMENTUM, {"model", "teacher"}),
-        (ANSWERING, {}, {"model"}),
+        (RETRIEVAL, {}, ["model"]),
+        (RETRIEVAL, MOMENTUM, ["model", "teacher"]),
+        (ANSWERING, {}, ["model"]),
     ],
     ids=str,
 )
@@ -320,7 +320,7 @@ def test_checkpoint_holds_all_parts_and_where_training_stands(
 ):
     trained(with_train(both[dataset], epochs=1, **changes), clips, tmp_path)
     content = read_checkpoint(tmp_path / "last.pt", torch.device("cpu"))
-    assert content.keys() == names | {"optimizer", "epoch", "step", "history"}
+    assert content.keys() == {*names, "optimizer", "epoch", "step", "history"}
     assert (content["epoch"], content["step"]) == (1, steps_of(both[dataset], clips))
 
 
