@@ -85,8 +85,9 @@ def test_profiles_of_a_shipped_spec_differ_in_scale_and_not_in_method(shipped):
         "train.select",
         "evaluate.score",
     } - {"model.weights"}
-    # Drawn paragraphs tell of more events than 8 frames can show.
-    stated = {"frames.num_frames"} if shipped.name == "didemo" else set()
+    # Drawn paragraphs tell of more events than 8 frames can show, and the drawn validation clips
+    # are ranked without the cross-encoder, which learns last.
+    stated = {"frames.num_frames", "train.select"} if shipped.name == "didemo" else set()
     assert differing & method == stated
     assert paper["train.seeds"] == [0, 1, 2]
     assert mini["data.expected.test_clips"] == 2 * mini["data.world.test_scenes"]
