@@ -24,7 +24,7 @@ from litevl.engine.answering import AnsweringObjective
 from litevl.engine.precision import repeatable
 from litevl.engine.retrieval import RetrievalObjective
 from litevl.engine.train import History, Objective, train
-from litevl.errors import LiteVLError, RunError
+from litevl.errors import LiteVLError, RunError, SpecError
 from litevl.model.litevl import LiteVLForRetrieval
 from litevl.model.question_answering import LiteVLForQuestionAnswering
 from litevl.model.weights import WeightsReport, load_blip
@@ -157,6 +157,7 @@ def train_and_score(
         answerer, weights = load_blip(LiteVLForQuestionAnswering, *start, **model_options(settings))
         model, objective = answerer, AnsweringObjective(answerer.to(device), *data_of_task)
         score_run = partial(measure_answers.score_run, answerer)
+    expect_positions(settings, model.config.max_positions)
     title = f"{settings.variant}, seed {seed}"
     history = train(objective, settings.train, seed, run.max_steps, folder, title)
     save_model(model, folder / "model")
@@ -179,6 +180,23 @@ def train_and_score(
         "temporal_scale": measure.learned_scale(model),
     }
     return measured, scored.arrays, scored.strips
+
+
+def expect_positions(settings: Resolved, num_positions: int) -> None:
+    """Raise SpecError where a text may be longer than the weights have positions for.
+
+    Otherwise training would stop at whichever step first draws such a text.
+    """
+    limits = {
+        "data.max_tokens": settings.data.max_tokens,
+        "data.max_answer_tokens": settings.data.max_answer_tokens or 0,
+    }
+    for key, most in limits.items():
+        if most > num_positions:
+            raise SpecError(
+                f"{key}: {most} word pieces, but {settings.model.weights} has positions for "
+                f"{num_positions}\n  Lower {key}, or choose other weights."
+            )
 
 
 def save_model(model: measure.Model, folder: Path) -> None:

@@ -223,7 +223,9 @@ def test_only_the_first_captions_that_cannot_be_used_are_listed(run, world, monk
     rewrite(world, lambda content: [s.update(caption="a " * 40) for s in content["sentences"]])
     code, err = run()
     assert code == 2
-    assert err.count("more than 32 word pieces") == 2
+    assert "\n  train captions: 12 of 12\n" in err
+    assert "\n  validation captions: 2 of 2\n" in err
+    assert err.count("more than 32 word pieces") == 2 * 2
     assert "\n    ...\n" in err
 
 
@@ -250,6 +252,17 @@ def test_weights_that_are_not_there_are_told(run, spec, small, tmp_path):
     record = the_record(tmp_path / "out")
     assert record.status == "failed"
     assert "absent.safetensors: no such file; give 'mini-blip' or a checkpoint's" in record.error
+
+
+def test_texts_longer_than_the_weights_have_positions_for_are_told_before_training(
+    run, spec, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(engine, "train", None)
+    spec["profile"]["mini"]["data"]["max_tokens"] = 65
+    assert run()[0] == 1
+    error = the_record(tmp_path / "out").error
+    assert "data.max_tokens: 65 word pieces, but " in error
+    assert "has positions for 64\n  Lower data.max_tokens" in error
 
 
 # The disk
