@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
 
+from benchmarks.apart import Job, side_by_side
 from benchmarks.golden import Finding, Golden, Header, compare, findings_table, kind_of
-from benchmarks.measure import ROOT, Check, Measured, Study, measure
-from litevl.errors import LiteVLError
+from benchmarks.measure import ROOT, Check, Measured, Study
 from litevl.record import hardware, package_versions
 
 Value = TypeVar("Value")
@@ -22,10 +21,12 @@ MACHINE = ("processor", "kernels", "python")  # what of it decides how numbers a
 def check_studies(check: Check, studies: Sequence[Study], golden: Golden) -> list[Finding]:
     """Measure, compare and print; returns what is not as it should be."""
     started, found = time.perf_counter(), list[Finding]()
-    for study in studies:
-        some, count, seconds = check_study(check, study, golden)
-        outcome = f"{count} values as they should be" if not some else f"{len(some)} values off"
-        print(f"{study.name:10}  {outcome:32}  {seconds}", flush=True)
+    jobs = [Job(study.name, check.seed) for study in studies]
+    for study, measured in zip(studies, side_by_side(jobs), strict=True):
+        some = findings(study, measured, golden)
+        count = len(measured.values)
+        outcome = f"{len(some)} values off" if some else f"{count} values as they should be"
+        print(f"{study.name:10}  {outcome:28}  {in_words(measured.seconds)}", flush=True)
         found += some
     if found:
         print("\n" + findings_table(found, subjects(found)))
@@ -35,21 +36,14 @@ def check_studies(check: Check, studies: Sequence[Study], golden: Golden) -> lis
     return found
 
 
-def check_study(check: Check, study: Study, golden: Golden) -> tuple[list[Finding], int, str]:
-    """What is off in one study, how many values were compared, and the seconds it took, in words.
+def findings(study: Study, measured: Measured, golden: Golden) -> list[Finding]:
+    """What is off in one study; one that stopped with an error has lost all its values."""
+    return compare(golden, with_study(study, measured.values), [study.name])
 
-    A study that stops with an error has lost all its values.
-    """
-    started = time.perf_counter()
-    try:
-        measured = measure(study, check, check.seed)
-    except LiteVLError as error:
-        print(f"{study.name}: {error}", file=sys.stderr)
-        measured = Measured({}, {}, {})
-    found = compare(golden, with_study(study, measured.values), [study.name])
-    phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in measured.seconds.items())
-    total = time.perf_counter() - started
-    return found, len(measured.values), f"{total:.1f} s ({phases or 'stopped by an error'})"
+
+def in_words(seconds: Mapping[str, float]) -> str:
+    """The seconds of each phase."""
+    return ", ".join(f"{phase} {spent:.0f} s" for phase, spent in seconds.items()) or "stopped"
 
 
 def with_study(study: Study, values: Mapping[str, Value]) -> dict[str, Value]:

@@ -1,15 +1,16 @@
 """One study of the regression check: trained, evaluated, and read off as named numbers.
 
-    python -m benchmarks.measure STUDY --to FILE [--seed N] [--threads N] [--noise-seed N]
+    python -m benchmarks.measure STUDY --to FILE [options]
 
-does one in a process of its own, which is how spreads are measured: some kernels can be chosen only
-before torch is loaded.
+does one, with another seed, other arithmetic or a fault if asked, and writes it as JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
+import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,7 +24,9 @@ import torch
 from pydantic import Field
 
 import litevl.run
+from benchmarks.faults import FAULTS
 from litevl.engine.precision import repeatable
+from litevl.errors import LiteVLError
 from litevl.model.weights import load_blip
 from litevl.plan import planned
 from litevl.prepare import prepare
@@ -56,7 +59,7 @@ class Arithmetic(Table):
     """Another way to round: what another machine would do to the same seed."""
 
     name: Text
-    threads: Count | None = None
+    threads: Count = 1
     noise_seed: CountOrZero | None = None
     """Moves the starting weights by `Spread.noise`."""
     environment: dict[str, str] = Field(default_factory=dict)
@@ -86,7 +89,6 @@ class Check(Table):
     """regression.toml."""
 
     seed: CountOrZero
-    threads: Count
     set: Settings
     spread: Spread
     study: Annotated[tuple[Study, ...], Field(min_length=1, strict=False)]
@@ -124,6 +126,7 @@ def measure(study: Study, check: Check, seed: int, noise_seed: int | None = None
 
     The mini world is drawn on the first call and found again later. Raises LiteVLError.
     """
+    started = time.perf_counter()
     settings = settings_of(study, check)
     data = prepare(settings, None, False)
     run = planned(settings, seed, None, None)
@@ -134,6 +137,7 @@ def measure(study: Study, check: Check, seed: int, noise_seed: int | None = None
             stack.enter_context(nudged_weights(check.spread.noise, noise_seed))
         measured, arrays, _ = train_and_score(run, data, DEVICE, Path(folder))
     seconds = {"prepare": data.seconds, **measured["timings_seconds"]}
+    seconds["total"] = time.perf_counter() - started
     values = named_values(study, measured, arrays)
     return Measured(values, num_queries(study, measured), seconds)
 
@@ -204,21 +208,31 @@ def nudged(model: AnyModule, relative: float, seed: int) -> AnyModule:
     return model
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure one study and write what came out as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.measure", allow_abbrev=False)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure one study and write what came out as JSON; 1 where it stops with an error."""
     check = load_check()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.measure", allow_abbrev=False)
     parser.add_argument("study", choices=[study.name for study in check.study])
     parser.add_argument("--to", type=Path, required=True, metavar="FILE")
     parser.add_argument("--seed", type=int, default=check.seed)
-    parser.add_argument("--threads", type=int, default=check.threads)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--noise-seed", type=int)
+    parser.add_argument("--fault", choices=[fault.name for fault in FAULTS])
     chosen = parser.parse_args(argv)
     torch.set_num_threads(chosen.threads)
     study = next(study for study in check.study if study.name == chosen.study)
-    measured = measure(study, check, chosen.seed, chosen.noise_seed)
+    try:
+        with ExitStack() as stack:
+            for fault in FAULTS:
+                if fault.name == chosen.fault:
+                    stack.enter_context(fault.plant())
+            measured = measure(study, check, chosen.seed, chosen.noise_seed)
+    except LiteVLError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     chosen.to.write_text(json.dumps(vars(measured)), encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

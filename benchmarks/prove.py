@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.check import check_studies, check_study, verdict
+from benchmarks.apart import Job, side_by_side
+from benchmarks.check import check_studies, findings, in_words, verdict
 from benchmarks.faults import Fault
 from benchmarks.golden import Finding, Golden, kind_of, shown, table
 from benchmarks.measure import Check, Study, settings_of
@@ -22,26 +23,27 @@ def prove(check: Check, studies: Sequence[Study], golden: Golden, faults: Sequen
     """
     print("without a fault", flush=True)
     is_green = not check_studies(check, studies, golden)
-    rows, num_unnoticed = [], 0
-    for fault in faults:
-        print(f"\n{fault.name}: {fault.sentence}", flush=True)
-        row = None
-        for study in studies_for(fault, check, studies, golden):
-            with fault.plant():
-                found, count, seconds = check_study(check, study, golden)
-            print(f"  {study.name}: {len(found)} of {count} values off, {seconds}", flush=True)
+    left = {fault: studies_for(fault, check, studies, golden) for fault in faults}
+    rows: dict[Fault, tuple[str, ...]] = {}
+    while any(left.values()):
+        tried = [(fault, some.pop(0)) for fault, some in left.items() if some]
+        jobs = [Job(study.name, check.seed, fault=fault.name) for fault, study in tried]
+        for (fault, study), measured in zip(tried, side_by_side(jobs), strict=True):
+            found = findings(study, measured, golden)
+            print(f"\n{fault.name}: {fault.sentence}\n  {study.name}: {len(found)} values off, "
+                  f"{in_words(measured.seconds)}", flush=True)  # fmt: skip
             if found:
-                row = noticed(fault, study, found)
                 print(f"  {verdict(found)}", flush=True)
-                break
-        num_unnoticed += row is None
-        rows.append(row or (fault.name, "NOT NOTICED", *["-"] * 7))
-    print("\n" + table(HEADINGS, rows))
+                rows[fault] = noticed(fault, study, found)
+                left[fault] = []
+    unnoticed = [fault for fault in faults if fault not in rows]
+    table_rows = [rows.get(fault, (fault.name, "NOT NOTICED", *["-"] * 7)) for fault in faults]
+    print("\n" + table(HEADINGS, table_rows))
     print(
-        f"\n{len(faults) - num_unnoticed} of {len(faults)} faults noticed; without a fault the "
-        f"check is {'green' if is_green else 'RED'}"
+        f"\n{len(rows)} of {len(faults)} faults noticed; without a fault the check is "
+        f"{'green' if is_green else 'RED'}"
     )
-    return 0 if is_green and not num_unnoticed else 1
+    return 0 if is_green and not unnoticed else 1
 
 
 def studies_for(

@@ -16,8 +16,6 @@ import argparse
 import sys
 from collections.abc import Iterable, Sequence
 
-import torch
-
 from benchmarks.check import check_studies
 from benchmarks.faults import FAULTS
 from benchmarks.golden import GOLDEN_FILE, read_golden
@@ -42,7 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if golden is None:
         print(f"{GOLDEN_FILE}: missing; nox -s golden makes it", file=sys.stderr)
         return 2
-    torch.set_num_threads(check.threads)
     if chosen.prove:
         faults = [fault for fault in FAULTS if chosen.only in (None, fault.name)]
         return prove(check, studies, golden, faults)

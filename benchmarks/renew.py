@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from benchmarks.check import machine, with_study
+from benchmarks.apart import AS_IT_IS, Job, side_by_side
+from benchmarks.check import in_words, machine, with_study
 from benchmarks.golden import (
     Entry,
     Golden,
@@ -22,54 +17,67 @@ from benchmarks.golden import (
     with_kept_commits,
     write_golden,
 )
-from benchmarks.measure import ROOT, Arithmetic, Check, Measured, Study
+from benchmarks.measure import ROOT, Check, Measured, Study
 from litevl.record import code_state, package_versions
 
 
 def renew(check: Check, studies: Sequence[Study], old: Golden | None, keep_spreads: bool) -> int:
     """Measure the studies again, print what moved, write golden.json; returns the exit status.
 
-    Other studies keep their entries. keep_spreads: the tolerances follow from the spreads that
-    golden.json has; 2 is returned where it lacks one.
+    Other studies keep their entries. keep_spreads: tolerances stay as golden.json has them; 2 is
+    returned where it lacks one. 1 is returned, and nothing written, where a study fails.
     """
+    by_study = measured_again(check, studies, keep_spreads)
+    if not all(found.values for several in by_study.values() for found in several):
+        return 1
+    before = {} if old is None else old.metrics
+    others = {study.name for study in check.study} - by_study.keys()
+    entries = {metric: e for metric, e in before.items() if study_of(metric) in others}
     commit = commit_of_code()
-    metrics = {} if old is None else dict(old.metrics)
-    seconds = {} if old is None else dict(old.header.seconds)
     for study in studies:
-        before = {m: e for m, e in metrics.items() if m.partition("/")[0] == study.name}
-        here = measured_apart(study, check.seed, Arithmetic(name="as it is"))
         if keep_spreads:
-            new = with_old_spreads(study, here, before, commit)
-            if new is None:
+            values = with_study(study, by_study[study.name][0].values)
+            unknown = sorted(values.keys() - before.keys())
+            if unknown:
+                print(f"no spread known of {', '.join(unknown)}: measure it", file=sys.stderr)
                 return 2
+            entries |= {
+                metric: before[metric].model_copy(update={"value": value, "commit": commit})
+                for metric, value in values.items()
+            }
         else:
-            new = with_new_spreads(check, study, here, commit)
-        metrics = {m: e for m, e in metrics.items() if m not in before} | new
-        seconds[study.name] = round(here.seconds["train"] + here.seconds["evaluate"], 1)
-    known = {study.name for study in check.study}
-    metrics = {m: e for m, e in metrics.items() if m.partition("/")[0] in known}
-    metrics = with_kept_commits(metrics, old)
-    header = Header(
-        date=datetime.now(UTC).date().isoformat(),
-        commit=commit,
-        packages=package_versions(),
-        machine=machine(),
-        spreads=in_words(check),
-        seconds={name: spent for name, spent in seconds.items() if name in known},
-    )
-    print("\n" + renewal_table(old, metrics))
-    write_golden(Golden(header=header, metrics=metrics))
+            entries |= with_study(study, new_entries(check, by_study[study.name], commit))
+    entries = with_kept_commits(entries, old)
+    print("\n" + renewal_table(old, entries))
+    seconds = {} if old is None else old.header.seconds
+    known = {name: spent for name, spent in seconds.items() if name in others}
+    known |= {name: own_seconds(several[0]) for name, several in by_study.items()}
+    write_golden(Golden(header=header(check, commit, known), metrics=entries))
     return 0
 
 
-def with_new_spreads(check: Check, study: Study, here: Measured, commit: str) -> dict[str, Entry]:
-    """The study's entries, their spreads measured now."""
-    rounded = [measured_apart(study, check.seed, other) for other in check.spread.arithmetic]
-    plain = Arithmetic(name="as it is")
-    seeded = [measured_apart(study, seed, plain) for seed in check.spread.seeds]
-    for other in (*rounded, *seeded):
-        assert other.values.keys() == here.values.keys(), "a run that names other values"
-    return with_study(study, {
+def measured_again(
+    check: Check, studies: Sequence[Study], keep_spreads: bool
+) -> dict[str, list[Measured]]:
+    """Study -> its measurements: as it is; unless keep_spreads, each arithmetic, each seed."""
+    ways = [(check.seed, AS_IT_IS)]
+    if not keep_spreads:
+        ways += [(check.seed, other) for other in check.spread.arithmetic]
+        ways += [(seed, AS_IT_IS) for seed in check.spread.seeds]
+    jobs = [Job(study.name, seed, arithmetic) for seed, arithmetic in ways for study in studies]
+    by_study: dict[str, list[Measured]] = {study.name: [] for study in studies}
+    for job, found in zip(jobs, side_by_side(jobs), strict=True):
+        spent = in_words(found.seconds)
+        print(f"{job.study}, seed {job.seed}, {job.arithmetic.name}: {spent}", flush=True)
+        by_study[job.study].append(found)
+    return by_study
+
+
+def new_entries(check: Check, several: Sequence[Measured], commit: str) -> dict[str, Entry]:
+    """One study's entries, their tolerances from its measurements; see `measured_again`."""
+    here, *others = several
+    rounded, seeded = others[: len(check.spread.arithmetic)], others[len(check.spread.arithmetic) :]
+    return {
         name: entry_of(
             name,
             value,
@@ -79,55 +87,37 @@ def with_new_spreads(check: Check, study: Study, here: Measured, commit: str) ->
             commit,
         )
         for name, value in here.values.items()
-    })  # fmt: skip
+    }
 
 
-def with_old_spreads(
-    study: Study, here: Measured, before: Mapping[str, Entry], commit: str
-) -> dict[str, Entry] | None:
-    """The study's entries with the spreads known already; None, and a message, where one is not."""
-    unknown = sorted(with_study(study, here.values).keys() - before.keys())
-    if unknown:
-        print(f"no spread known: {', '.join(unknown)}; leave out --keep-spreads", file=sys.stderr)
-        return None
-    entries = {}
-    for metric, value in with_study(study, here.values).items():
-        was = before[metric]
-        entries[metric] = was.model_copy(update={"value": value, "commit": commit})
-    return entries
+def own_seconds(measured: Measured) -> float:
+    """What a study takes with its data at hand."""
+    return round(measured.seconds["train"] + measured.seconds["evaluate"], 1)
 
 
-def measured_apart(study: Study, seed: int, arithmetic: Arithmetic) -> Measured:
-    """The study measured in a process of its own, under the given arithmetic.
+def header(check: Check, commit: str, seconds: dict[str, float]) -> Header:
+    """Where and how golden values are measured now."""
+    names = ", ".join(other.name for other in check.spread.arithmetic)
+    seeds = ", ".join(str(seed) for seed in check.spread.seeds)
+    return Header(
+        date=datetime.now(UTC).date().isoformat(),
+        commit=commit,
+        packages=package_versions(),
+        machine=machine(),
+        spreads=(
+            f"arithmetic: seed {check.seed} again under {names} (noise: relative "
+            f"{check.spread.noise:g} on every starting weight); seeds: {check.seed}, {seeds}"
+        ),
+        seconds=seconds,
+    )
 
-    Raises CalledProcessError where it fails; its messages are on stderr.
-    """
-    threads, noise_seed = arithmetic.threads, arithmetic.noise_seed
-    options = {"--seed": seed, "--threads": threads, "--noise-seed": noise_seed}
-    print(f"{study.name}: seed {seed}, {arithmetic.name}", end="", flush=True)
-    started = time.perf_counter()
-    with TemporaryDirectory(prefix="litevl-golden-") as folder:
-        path = Path(folder) / "measured.json"
-        command = [sys.executable, "-m", "benchmarks.measure", study.name, "--to", str(path)]
-        for option, value in options.items():
-            command += [] if value is None else [option, str(value)]
-        subprocess.run(command, cwd=ROOT, env=os.environ | arithmetic.environment, check=True)
-        measured = Measured(**json.loads(path.read_text(encoding="utf-8")))
-    print(f", {time.perf_counter() - started:.0f} s", flush=True)
-    return measured
+
+def study_of(metric: str) -> str:
+    """The study that a metric of golden.json belongs to."""
+    return metric.partition("/")[0]
 
 
 def commit_of_code() -> str:
     """The commit whose code runs, with "+changes" where files differ from it."""
     code = code_state(ROOT)
     return f"{code['commit']}+changes" if code["dirty"] else str(code["commit"])
-
-
-def in_words(check: Check) -> str:
-    """How spreads are measured."""
-    names = ", ".join(other.name for other in check.spread.arithmetic)
-    return (
-        f"arithmetic: seed {check.seed} again under: {names} (noise: relative "
-        f"{check.spread.noise:g} on every starting weight); seeds: {check.seed} and "
-        f"{', '.join(str(seed) for seed in check.spread.seeds)}"
-    )

@@ -1,13 +1,16 @@
 """The check, its proof and its renewal, with studies that answer at once; and what is shipped."""
 
-from contextlib import contextmanager
+import json
+from contextlib import nullcontext
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import check, golden, measure, prove, regression, renew
+from benchmarks import apart, check, golden, measure, prove, regression, renew
+from benchmarks.apart import Job
 from benchmarks.faults import BOTH, FAULTS, RETRIEVAL, Fault
 from benchmarks.golden import Entry, Golden, Header
 from benchmarks.measure import Measured
@@ -49,16 +52,20 @@ def golden_of(values=VALUES, studies=STUDIES):
 
 @pytest.fixture
 def answers(monkeypatch):
-    """Study -> the values it gives at once instead of being trained; may be changed."""
+    """Study -> the values it gives at once instead of being trained; may be changed.
+
+    A fault's own values are under its name.
+    """
     found = {name: dict(VALUES) for name in STUDIES}
 
-    def measured(study, _check, _seed, _noise_seed=None):
-        values = found[study.name]
-        if isinstance(values, Exception):
-            raise values
-        return Measured(dict(values), {"test/t2v/R@1": 64}, {"train": 1.0, "evaluate": 0.5})
+    def measured(jobs):
+        for job in jobs:
+            values = found[job.study] | found.get(job.fault, {})
+            seconds = {"train": 1.0, "evaluate": 2.0} if values else {}
+            yield Measured(values, {"test/t2v/R@1": 64}, seconds)
 
-    monkeypatch.setattr(check, "measure", measured)
+    monkeypatch.setattr(check, "side_by_side", measured)
+    monkeypatch.setattr(prove, "side_by_side", measured)
     return found
 
 
@@ -70,7 +77,6 @@ def shelf(monkeypatch, tmp_path):
     monkeypatch.setattr(regression, "GOLDEN_FILE", path)
     monkeypatch.setattr(regression, "read_golden", lambda: golden.read_golden(path))
     monkeypatch.setattr(renew, "write_golden", lambda content: golden.write_golden(content, path))
-    monkeypatch.setattr(torch, "set_num_threads", lambda _count: None)
     return path
 
 
@@ -83,7 +89,7 @@ def test_green_check_says_so_in_a_line_for_each_study(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:-1]] == list(STUDIES)
     assert all("3 values as they should be" in line for line in lines[:-1])
-    assert "train 1.0, evaluate 0.5" in lines[0]
+    assert "train 1 s, evaluate 2 s" in lines[0]
     assert lines[-1].startswith("regression check: green")
 
 
@@ -108,11 +114,11 @@ def test_outcome_that_is_off_is_called_a_broken_method(answers, capsys):
 
 @pytest.mark.usefixtures("shelf")
 def test_study_that_stops_with_an_error_is_red(answers, capsys):
-    answers["msrvtt"] = RunError("step 3: the loss is nan")
+    answers["msrvtt"] = {}
     assert regression.main(["msrvtt"]) == 1
-    out, err = capsys.readouterr()
-    assert "step 3: the loss is nan" in err
-    assert out.count("missing") == len(VALUES)
+    text = capsys.readouterr().out
+    assert text.count("missing") == len(VALUES)
+    assert "stopped" in text
 
 
 @pytest.mark.usefixtures("answers")
@@ -155,25 +161,15 @@ def test_check_without_golden_values_says_where_they_come_from(shelf, capsys):
 # The proof.
 
 
-def fault_that(answers, name, tasks, **changes):
-    """A fault that changes the values of all studies it is planted in."""
-
-    @contextmanager
-    def plant():
-        before = {study: dict(values) for study, values in answers.items()}
-        for values in answers.values():
-            values |= changes
-        yield
-        answers.update(before)
-
-    return Fault(name, "something breaks", tasks, plant)
+def fault(name, tasks):
+    """A fault that is only known by its name; `answers` has what it changes."""
+    return Fault(name, "something breaks", tasks, nullcontext)
 
 
 def test_proof_runs_the_cheapest_study_that_can_show_the_fault(answers, capsys):
-    faults = [
-        fault_that(answers, "in-both", BOTH, **{"train/loss@10": 9.0}),
-        fault_that(answers, "in-retrieval", RETRIEVAL, **{"test/t2v/R@1": 0.0}),
-    ]
+    answers["in-both"] = {"train/loss@10": 9.0}
+    answers["in-retrieval"] = {"test/t2v/R@1": 0.0}
+    faults = [fault("in-both", BOTH), fault("in-retrieval", RETRIEVAL)]
     assert prove.prove(SHIPPED, SHIPPED.study, golden_of(), faults) == 0
     text = capsys.readouterr().out
     rows = [line.split()[:5] for line in text.splitlines() if line.startswith(("in-both ", "in-r"))]
@@ -181,22 +177,37 @@ def test_proof_runs_the_cheapest_study_that_can_show_the_fault(answers, capsys):
         ["in-both", "msrvtt-qa", "1", "0", "msrvtt-qa/train/loss@10"],
         ["in-retrieval", "didemo", "1", "1", "didemo/test/t2v/R@1"],
     ]
-    assert text.splitlines()[-1] == ("2 of 2 faults noticed; without a fault the check is green")
+    assert text.splitlines()[-1] == "2 of 2 faults noticed; without a fault the check is green"
 
 
-def test_proof_fails_where_a_fault_is_not_noticed_in_any_study(answers, capsys):
-    faults = [fault_that(answers, "harmless", RETRIEVAL)]
+def test_proof_goes_on_to_other_studies_until_one_is_red(answers, monkeypatch, capsys):
+    def measured(jobs):
+        for job in jobs:
+            shows = job.fault is not None and job.study == "msrvtt"
+            yield Measured(VALUES | ({"train/loss@10": 9.0} if shows else {}), {}, {"train": 1.0})
+
+    monkeypatch.setattr(prove, "side_by_side", measured)
+    assert prove.prove(SHIPPED, SHIPPED.study, golden_of(), [fault("late", RETRIEVAL)]) == 0
+    text = capsys.readouterr().out
+    assert text.index("didemo: 0 values off") < text.index("msrvtt: 1 values off")
+    assert "msvd-qa: " not in text
+    assert answers["msrvtt"] == VALUES
+
+
+@pytest.mark.usefixtures("answers")
+def test_proof_fails_where_a_fault_is_not_noticed_in_any_study(capsys):
+    faults = [fault("harmless", RETRIEVAL)]
     assert prove.prove(SHIPPED, SHIPPED.study, golden_of(), faults) == 1
     text = capsys.readouterr().out
     assert "NOT NOTICED" in text
-    assert text.count("0 of 3 values off") == 2
+    assert text.count(": 0 values off") == 2
     assert "0 of 1 faults noticed" in text
 
 
 def test_proof_fails_where_the_check_is_red_without_a_fault(answers):
-    faults = [fault_that(answers, "noticed", BOTH, **{"train/loss@10": 9.0})]
+    answers["noticed"] = {"train/loss@10": 9.0}
     answers["msvd-qa"]["test/found"] = 63.0
-    assert prove.prove(SHIPPED, SHIPPED.study, golden_of(), faults) == 1
+    assert prove.prove(SHIPPED, SHIPPED.study, golden_of(), [fault("noticed", BOTH)]) == 1
 
 
 @pytest.mark.usefixtures("answers", "shelf")
@@ -214,13 +225,14 @@ def runs(monkeypatch):
     """Every measurement that a renewal asks for, as (study, seed, arithmetic); each moves a bit."""
     asked = []
 
-    def measured_apart(study, seed, arithmetic):
-        asked.append((study.name, seed, arithmetic.name))
-        rounding = 0.01 if arithmetic.name != "as it is" else 0.0
-        values = {"train/loss@10": 1.55 + rounding, "test/t2v/R@1": 40.0 + seed, "test/found": 64.0}
-        return Measured(values, {"test/t2v/R@1": 64}, {"train": 1.0, "evaluate": 0.5})
+    def measured(jobs):
+        for job in jobs:
+            asked.append((job.study, job.seed, job.arithmetic.name))
+            rounding = 0.0 if job.arithmetic is apart.AS_IT_IS else 0.01
+            values = VALUES | {"train/loss@10": 1.55 + rounding, "test/t2v/R@1": 40.0 + job.seed}
+            yield Measured(values, {"test/t2v/R@1": 64}, {"train": 1.0, "evaluate": 0.5})
 
-    monkeypatch.setattr(renew, "measured_apart", measured_apart)
+    monkeypatch.setattr(renew, "side_by_side", measured)
     monkeypatch.setattr(renew, "commit_of_code", lambda: "d" * 40)
     return asked
 
@@ -255,6 +267,97 @@ def test_renewal_with_kept_spreads_runs_each_study_once(shelf, runs):
     assert len(runs) == len(STUDIES)
     recall = golden.read_golden(shelf).metrics["msrvtt/test/t2v/R@1"]
     assert (recall.value, recall.tolerance, recall.commit) == (40.0, 0.1, "d" * 40)
+
+
+def test_renewal_writes_nothing_where_a_study_fails(shelf, monkeypatch):
+    before = shelf.read_bytes()
+    nothing = Measured({}, {}, {})
+    monkeypatch.setattr(renew, "side_by_side", lambda jobs: iter([nothing] * len(jobs)))
+    assert regression.main(["--renew"]) == 1
+    assert shelf.read_bytes() == before
+
+
+# Processes.
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """What would be started, as (command, environment); every second process fails."""
+    started = []
+
+    def run(command, env, **_options):
+        started.append((command, env))
+        fails = len(started) % 2 == 0
+        if not fails:
+            found = {"values": VALUES, "num_queries": {}, "seconds": {"train": 1.0}}
+            path = Path(command[command.index("--to") + 1])
+            path.write_text(json.dumps(found), encoding="utf-8")
+        error = "step 1\rstep 2\nRunError: the loss is nan\n" if fails else ""
+        return CompletedProcess(command, int(fails), "", error)
+
+    monkeypatch.setattr(apart.subprocess, "run", run)
+    return started
+
+
+def test_job_is_handed_to_a_process_of_its_own_with_its_arithmetic(command):
+    odd = SHIPPED.spread.arithmetic[0].model_copy(
+        update={"threads": 2, "noise_seed": 7, "environment": {"MKL_CBWR": "AVX2"}}
+    )
+    found = apart.measured_apart(Job("msrvtt", 3, odd, "rank-0-is-a-miss"))
+    assert found.values == VALUES
+    ((arguments, environment),) = command
+    line = " ".join(arguments)
+    assert "-m benchmarks.measure msrvtt --to" in line
+    assert "--seed 3 --threads 2 --noise-seed 7 --fault rank-0-is-a-miss" in line
+    assert (environment["MKL_CBWR"], environment["OMP_NUM_THREADS"]) == ("AVX2", "2")
+
+
+def test_process_that_fails_leaves_no_values_and_its_last_words(command, capsys):
+    good, bad = apart.measured_apart(Job("msrvtt", 0)), apart.measured_apart(Job("didemo", 0))
+    assert len(command) == 2
+    assert (good.values, bad.values) == (VALUES, {})
+    assert capsys.readouterr().err == "didemo failed:\nstep 1\nstep 2\nRunError: the loss is nan\n"
+
+
+def test_jobs_side_by_side_answer_in_their_order(monkeypatch):
+    monkeypatch.setattr(
+        apart, "measured_apart", lambda job: Measured({job.study: job.seed}, {}, {})
+    )
+    jobs = [Job(name, seed) for seed in range(3) for name in STUDIES]
+    answered = [found.values for found in apart.side_by_side(jobs)]
+    assert answered == [{job.study: job.seed} for job in jobs]
+
+
+def test_process_plants_its_fault_and_writes_what_came_out(monkeypatch, tmp_path):
+    import litevl.metrics
+
+    seen, whole = [], litevl.metrics.hits_at
+
+    def measured(study, _check, seed, noise_seed):
+        seen.append((study.name, seed, noise_seed, litevl.metrics.hits_at is whole))
+        return Measured({"a": 1.0}, {"a": 4}, {"train": 1.0})
+
+    monkeypatch.setattr(measure, "measure", measured)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _count: None)
+    path = tmp_path / "found.json"
+    assert measure.main(["msrvtt", "--to", str(path)]) == 0
+    options = ["--seed", "5", "--noise-seed", "6", "--fault", "rank-0-is-a-miss"]
+    assert measure.main(["didemo", "--to", str(path), *options]) == 0
+    assert seen == [("msrvtt", 0, None, True), ("didemo", 5, 6, False)]
+    assert Measured(**json.loads(path.read_text())) == Measured(
+        {"a": 1.0}, {"a": 4}, {"train": 1.0}
+    )
+
+
+def test_process_whose_study_fails_says_why(monkeypatch, tmp_path, capsys):
+    def stopped(*_arguments):
+        raise RunError("step 3: the loss is nan")
+
+    monkeypatch.setattr(measure, "measure", stopped)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _count: None)
+    assert measure.main(["msrvtt", "--to", str(tmp_path / "found.json")]) == 1
+    assert capsys.readouterr().err == "RunError: step 3: the loss is nan\n"
+    assert not (tmp_path / "found.json").exists()
 
 
 @pytest.mark.usefixtures("runs")
