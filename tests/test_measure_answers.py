@@ -115,13 +115,26 @@ def test_answers_kept_are_the_best_of_those_ranked(model, settings, clips, score
     assert scored.arrays["right"].tolist() == wanted
 
 
-def test_shuffled_answers_are_those_of_shuffled_frames(model, settings, clips, scored):
-    rng = np.random.default_rng([0, 1])
-    precision = settings().evaluate.precision
-    found = answer_questions(model, clips["test"], settings(), rng, precision, shuffle=True)
-    best = [ANSWERS[place] for place in found.top[:, 0]]
-    wanted = [float(a == b) for a, b in zip(best, scored.arrays["answers"], strict=True)]
-    assert scored.arrays["shuffled_right"].tolist() == wanted
+def test_questions_are_answered_plainly_and_with_shuffled_frames_each_from_its_own_seed(
+    settings, clips, monkeypatch
+):
+    given = []
+
+    def answer(_model, split, _settings, rng, precision, shuffle, _title):
+        given.append((split, rng.bit_generator.state, precision, shuffle))
+        return answered_as(split, [not shuffle] * len(split.questions()))
+
+    monkeypatch.setattr(measure_answers, "answer_questions", answer)
+    chosen = settings()
+    scored = score_run(new_answerer(chosen), chosen, clips, seed=3)
+    assert [(split, shuffle) for split, _, _, shuffle in given] == [
+        (clips[name], shuffle) for name in ("validation", "test") for shuffle in (False, True)
+    ]
+    for _, drawn, precision, shuffle in given:
+        assert drawn == np.random.default_rng([3, int(shuffle)]).bit_generator.state
+        assert precision == chosen.evaluate.precision
+    assert not scored.arrays["shuffled_right"].any()
+    assert scored.arrays["right"].any()
 
 
 def test_answer_outside_the_list_counts_as_wrong_and_in_list_says_so(
