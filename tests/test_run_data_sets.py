@@ -145,6 +145,10 @@ def test_questions_and_gold_answers_are_those_of_the_annotations(dataset, small_
         names = {int(number[3:]): name for name, number in map(str.split, lines)}
         assert all((world / "videos" / f"{name}.avi").is_file() for name in names.values())
     assert arrays["clip_ids"].tolist() == [names[entry["video_id"]] for entry in asked]
+    first = 1 if dataset == "msvd-qa" else 0
+    scenes = [(entry["video_id"] - first) // 2 for entry in asked]  # a clip and its twin share one
+    pairs = set(zip(arrays["clusters"].tolist(), scenes, strict=True))
+    assert len(pairs) == len(set(scenes)) == len(set(arrays["clusters"].tolist()))
 
 
 @about_questions
@@ -243,7 +247,7 @@ def test_subset_of_retrieval_is_the_first_clips_of_the_annotations_every_time(
     for name in ("one", "two"):
         assert the_arrays(tmp_path / name)["gallery_ids"].tolist() == whole[:3]
     assert one.metrics == two.metrics
-    assert one.data.splits["test"].captions == 3
+    assert [part.captions for part in one.data.splits.values()] == [3, 3, 3]
     expect_not_comparable(one)
 
 
@@ -277,7 +281,8 @@ def test_subset_of_question_answering_keeps_all_questions_about_the_first_clips(
         assert arrays["query_ids"].tolist() == kept
         assert arrays["answer_list"].tolist() == whole["answer_list"].tolist()
     assert one.metrics == two.metrics
-    assert one.metrics.test["accuracy"].n == one.data.splits["test"].questions == len(kept)
+    assert one.metrics.test["accuracy"].n == len(kept) == 9
+    assert [part.questions for part in one.data.splits.values()] == [9, 9, 9]
     outside = the_arrays(tmp_path / "one")["in_list"] == 0
     assert one.data.splits["test"].outside_list == outside.sum()
     expect_not_comparable(one)
