@@ -50,7 +50,9 @@ def measured_apart(job: Job) -> Measured:
             command += ["--noise-seed", str(job.arithmetic.noise_seed)]
         if job.fault is not None:
             command += ["--fault", job.fault]
-        settings = {"OMP_NUM_THREADS": str(job.arithmetic.threads)} | job.arithmetic.environment
+        # Passive: a thread that spins while it waits for another takes the core that one needs.
+        settings = {"OMP_NUM_THREADS": str(job.arithmetic.threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        settings |= job.arithmetic.environment
         done = subprocess.run(
             command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True
         )
