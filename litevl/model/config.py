@@ -13,6 +13,8 @@ TimeEmbedding = Literal["stream", "branch", "none"]
 Scaling = Literal["dynamic", "layer", "input", "none"]
 Pooling = Literal["text", "mean", "concat", "text-temporal", "text-spatial"]
 PoolingSpace = Literal["hidden", "projected"]
+# What a checkpoint of BLIP may lack and a model may start at random, if it is told to.
+FreshPart = Literal["vision_proj", "text_proj", "itm_head", "temp"]
 
 HEAD_WIDTH = 64  # BLIP: 12 heads of 64 in ViT-B and in BERT, 16 of 64 in ViT-L
 CHOICES: dict[str, tuple[str, ...]] = {

@@ -58,6 +58,11 @@ class TextFeatures:
             self.attention_mask[index],
         )
 
+    def cut(self, num_words: int) -> TextFeatures:
+        """The captions without what comes after so many word pieces: padding, if none is longer."""
+        ids, mask = self.input_ids[:, :num_words], self.attention_mask[:, :num_words]
+        return TextFeatures(self.cls, self.embedding, ids, mask)
+
 
 def in_full_precision(head: nn.Linear, x: Tensor) -> Tensor:
     """A head's output in its weights' precision, also under autocast.

@@ -116,7 +116,7 @@ class LiteVLForQuestionAnswering(
         self.config = config
         self.visual_encoder = VideoEncoder(config)
         self.text_encoder = TextEncoder(config)
-        self.text_decoder = TextDecoder(config)
+        self.text_decoder = TextDecoder(config, source_width=config.text_width)
         if config.pooling_space == "projected":
             self.vision_proj = nn.Linear(config.vision_width, config.embed_width)
             self.text_proj = nn.Linear(config.text_width, config.embed_width)

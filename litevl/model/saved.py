@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
@@ -17,17 +18,20 @@ class Saved(PyTorchModelHubMixin):
     """`from_blip`, and the hub library's save_pretrained, from_pretrained and push_to_hub."""
 
     @classmethod
-    def from_blip(cls, source: str | Path, **overrides: Any) -> Self:
+    def from_blip(cls, source: str | Path, fresh: Sequence[str] = (), **overrides: Any) -> Self:
         """A model that starts from BLIP's weights.
 
-        source: "mini-blip", or a checkpoint file in BLIP's own key layout, for question answering
-        one that has the decoder. overrides: fields of LiteVLConfig. Raises WeightsError that lists
-        every key without a place, or the options that are unknown.
+        source: "mini-blip"; an original .pth of BLIP, a transformers checkpoint's folder, or a
+        file that litevl wrote; "blip:model_base_14M" or "hub:OWNER/NAME" once it was fetched by
+        `litevl data fetch`. Question answering needs one that has the decoder. fresh: parts that
+        the checkpoint lacks and that are to start at random, of vision_proj, text_proj, itm_head
+        and temp. overrides: fields of LiteVLConfig. Raises WeightsError that lists every key
+        without a place, or the options that are unknown.
         """
         from litevl.model.weights import load_blip
 
         # Only modules mix this in, which a mixin cannot say of itself.
-        return load_blip(cls, source, **overrides)[0]  # type: ignore[type-var]
+        return load_blip(cls, source, None, fresh, **overrides)[0]  # type: ignore[type-var]
 
     @classmethod
     def _from_pretrained(

@@ -1,6 +1,6 @@
 """BLIP's text side: a BERT whose layers can also attend to a clip, and its language-model twin.
 
-Legend: B texts, W words, S video tokens, D text width, Dv vision width, H heads, V vocabulary.
+Legend: B texts, W words, S source tokens, D text width, Dv source width, H heads, V vocabulary.
 
 Parameter names are those of BLIP's checkpoints. Padding is masked everywhere, in self- and in
 cross-attention (transformers' BLIP has ignored the cross-attention mask since 4.54).
@@ -86,10 +86,10 @@ class Intermediate(nn.Module):
 class TextLayer(nn.Module):
     """Self-attention, cross-attention where there is a clip, MLP."""
 
-    def __init__(self, config: LiteVLConfig) -> None:
+    def __init__(self, config: LiteVLConfig, source_width: int) -> None:
         super().__init__()
         self.attention = AttentionLayer(config, config.text_width)
-        self.crossattention = AttentionLayer(config, config.vision_width)
+        self.crossattention = AttentionLayer(config, source_width)
         self.intermediate = Intermediate(config.text_width, config.text_mlp_width)
         self.output = AddAndNorm(config.text_mlp_width, config.text_width, config.dropout)
 
@@ -124,19 +124,24 @@ class Embeddings(nn.Module):
 class Layers(nn.Module):
     """The stack, under the name that BLIP's checkpoints give it."""
 
-    def __init__(self, config: LiteVLConfig) -> None:
+    def __init__(self, config: LiteVLConfig, source_width: int) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(TextLayer(config) for _ in range(config.text_depth))
+        self.layer = nn.ModuleList(
+            TextLayer(config, source_width) for _ in range(config.text_depth)
+        )
 
 
 class TextEncoder(nn.Module):
-    """BERT, alone or grounded in a source: bidirectional, or causal when it serves the decoder."""
+    """BERT, alone or grounded in a source: bidirectional, or causal when it serves the decoder.
 
-    def __init__(self, config: LiteVLConfig) -> None:
+    source_width: of the tokens that cross-attention looks at; None for a clip's.
+    """
+
+    def __init__(self, config: LiteVLConfig, source_width: int | None = None) -> None:
         super().__init__()
-        self.source_width = config.vision_width
+        self.source_width = source_width or config.vision_width
         self.embeddings = Embeddings(config)
-        self.encoder = Layers(config)
+        self.encoder = Layers(config, self.source_width)
 
     def forward(
         self,
@@ -205,11 +210,15 @@ class LanguageHead(nn.Module):
 
 
 class TextDecoder(nn.Module):
-    """BLIP's decoder: the text layers with a causal mask, and next-word logits."""
+    """BLIP's decoder: the text layers with a causal mask, and next-word logits.
 
-    def __init__(self, config: LiteVLConfig) -> None:
+    source_width: as for TextEncoder. In pre-training BLIP's decoder looks at a picture's tokens, in
+    question answering at a question's words; for ViT-L these have different widths.
+    """
+
+    def __init__(self, config: LiteVLConfig, source_width: int | None = None) -> None:
         super().__init__()
-        self.bert = TextEncoder(config)
+        self.bert = TextEncoder(config, source_width)
         self.cls = LanguageHead(config)
 
     def forward(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from litevl.assets import MINI_BLIP
 from litevl.errors import DataError, WeightsError
+from litevl.model.places import vocabulary_beside
 
 if TYPE_CHECKING:
     from transformers import BertTokenizer
@@ -70,14 +71,14 @@ class Tokenizer:
     def for_weights(cls, weights: str) -> Tokenizer:
         """The tokenizer that weights were trained with.
 
-        weights: "mini-blip" or a checkpoint's path. A vocab.txt beside the checkpoint is taken,
-        otherwise BERT's vocabulary from the hub's cache or, once, from the hub. Raises
-        WeightsError where none can be had.
+        weights: as a spec names them, see `places`. A vocab.txt beside the checkpoint, or in its
+        folder, is taken, otherwise BERT's vocabulary from the hub's cache or, once, from the hub.
+        Raises WeightsError where none can be had.
         """
-        beside = (MINI_BLIP if weights == "mini-blip" else Path(weights)).parent
-        if weights == "mini-blip" or (beside / "vocab.txt").is_file():
-            return cls.from_vocabulary(beside / "vocab.txt")
-        return cls.from_vocabulary(bert_vocabulary(beside))
+        if weights == "mini-blip":
+            return cls.from_vocabulary(MINI_BLIP.with_name("vocab.txt"))
+        beside = vocabulary_beside(weights)
+        return cls.from_vocabulary(beside if beside.is_file() else bert_vocabulary(beside.parent))
 
     def __len__(self) -> int:
         """Size of the vocabulary with BLIP's two tokens."""

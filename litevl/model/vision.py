@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from litevl.model.config import LiteVLConfig, Scaling
 from litevl.model.shapes import expect
@@ -156,6 +157,7 @@ class VideoEncoder(nn.Module):
     def __init__(self, config: LiteVLConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False  # see TrainSpec; blocks draw nothing at random
         width = config.vision_width
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.num_patches, width))
@@ -183,7 +185,10 @@ class VideoEncoder(nn.Module):
         elif self.config.time_embedding == "stream":
             x = torch.cat([x[:, :, :1], x[:, :, 1:] + self.time_embed[:, None]], dim=2)
         for block in self.blocks:
-            x = block(x, time)
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, time, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = block(x, time)
         tokens: Tensor = self.norm(x)
         return tokens
 

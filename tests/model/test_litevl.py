@@ -23,8 +23,8 @@ from torch.nn import functional as F
 
 from litevl import LiteVLConfig, LiteVLForRetrieval
 from litevl.errors import ShapeError, WeightsError
+from litevl.model.checkpoints import save_blip
 from litevl.model.litevl import TextFeatures, VideoFeatures, similarities
-from litevl.model.weights import save_blip
 
 LENGTHS = [5, 9, 3]
 CLOSE = TOLERANCE[torch.float32]

@@ -46,6 +46,15 @@ def test_loss_equals_a_loop_over_tokens(pooling):
 
 
 @torch.no_grad()
+def test_decoder_looks_at_words_where_pictures_have_another_width():
+    """As with ViT-L: clips 1,024 wide, words 768."""
+    model, frames = qa_model(vision_width=30, pooling_space="projected"), random_frames(3)
+    naive = naive_scores(model, frames, questions(), answers(), smoothing=0.1)
+    loss = model.loss(frames, questions(), answers()).item()
+    assert loss == pytest.approx(-naive.diagonal().sum().item() / 3, abs=CLOSE)
+
+
+@torch.no_grad()
 def test_several_weighted_answers_count_for_their_question():
     model, frames = qa_model(), random_frames(3)
     listed = answers(LIST_LENGTHS[:5])

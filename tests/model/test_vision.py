@@ -14,6 +14,7 @@ from tiny import (
 )
 from torch.nn import functional as F
 
+from litevl.engine.precision import attention_kernel, computing
 from litevl.errors import ShapeError
 from litevl.model.vision import Block, PatchEmbed, TemporalScale, VideoEncoder, slow_waves
 
@@ -267,3 +268,35 @@ def test_block_without_temporal_attention_is_a_plain_vit_block():
     flat = flat + block.attn(F.layer_norm(flat, (24,), eps=1e-6))
     flat = flat + block.mlp(F.layer_norm(flat, (24,), eps=1e-6))
     assert largest_difference(block(x, None), flat.view_as(x)) <= CLOSE
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_recomputed_blocks_give_the_same_features_and_gradients_bit_for_bit(precision):
+    found = []
+    for recompute in (False, True):
+        encoder = train_temporal_parts(tiny_model(**BRANCH)).visual_encoder.train()
+        encoder.recompute = recompute
+        with computing(precision, torch.device("cpu")):
+            out = encoder(random_frames(2))
+        with attention_kernel(torch.device("cpu")):
+            out.float().square().sum().backward()
+        found.append((out, [parameter.grad for parameter in encoder.parameters()]))
+    (out, gradients), (other, others) = found
+    assert torch.equal(out, other)
+    assert all(torch.equal(one, same) for one, same in zip(gradients, others, strict=True))
+
+
+def test_recomputing_keeps_less_for_the_backward_pass():
+    kept = []
+    for recompute in (False, True):
+        encoder = tiny_model().visual_encoder
+        encoder.recompute, sizes = recompute, []
+
+        def note(tensor, sizes=sizes):
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            encoder(random_frames(2))
+        kept.append(sum(sizes))
+    assert kept[1] < kept[0] / 2
