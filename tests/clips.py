@@ -83,7 +83,7 @@ def write_trimmed(path: Path, **kwargs) -> Path:
 
 
 def write_overclaiming(path: Path, extra: int = 16) -> Path:
-    """Write a clip whose index lists 16 frames more than there are; they point at other bytes."""
+    """Write a clip whose index lists more frames than there are; they point at other bytes."""
 
     def claim_more(kind: bytes, payload: bytes) -> bytes:
         if kind == b"mdat":
@@ -98,7 +98,8 @@ def write_overclaiming(path: Path, extra: int = 16) -> Path:
             return payload[:12] + struct.pack(">I", NUM_FRAMES + extra) + payload[16:]
         if kind == b"elst":
             head, length, start, rate = struct.unpack(">8sIiI", payload)
-            return struct.pack(">8sIiI", head, 2 * length, start, rate)
+            length = length * (NUM_FRAMES + extra) // NUM_FRAMES
+            return struct.pack(">8sIiI", head, length, start, rate)
         return payload
 
     return edit_boxes(write_clip(path, NUM_FRAMES, options={"bf": "0"}), claim_more)
@@ -125,8 +126,6 @@ def write_damaged(path: Path, damage: str) -> Path:
         path.write_bytes(whole[:-1])
     elif damage == "audio only":
         write_audio(path)
-    elif damage == "one frame":
-        write_clip(path, num_frames=1)
     elif damage == "claims more frames":
         write_overclaiming(path)
     else:
@@ -143,6 +142,5 @@ REASONS = {
     "cut after the index": r"truncated: the container claims 24 frames, \d+ are there",
     "last byte cut": "truncated: the container claims 24 frames, 23 are there",
     "audio only": "no video stream, only: audio",
-    "one frame": "too short: number of frames is 1",
     "claims more frames": r"claims 40 frames, decoding stops after 2\d",
 }

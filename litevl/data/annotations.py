@@ -50,11 +50,27 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class ListedAnswers:
+    """Where a declared answer list comes from, and which of its answers training never shows.
+
+    only_validation: listed answers that validation questions have and training questions do not.
+    only_test:       those that test questions have and no others.
+    """
+
+    source: str
+    count: int
+    only_validation: tuple[str, ...]
+    only_test: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Annotations:
     """The clips of a data set, by split.
 
     notes:   which files were used, and what is odd about them but not wrong.
-    answers: the declared answer list; question answering only.
+    answers: the declared answer list, and listed what is known of it; question answering only.
+    prepared: sha256 of what `litevl data prepare` did to the clips; None where they are as
+        published.
     """
 
     train: tuple[Clip, ...]
@@ -62,6 +78,8 @@ class Annotations:
     test: tuple[Clip, ...]
     notes: tuple[str, ...]
     answers: tuple[str, ...] = ()
+    prepared: str | None = None
+    listed: ListedAnswers | None = None
 
     @property
     def splits(self) -> dict[str, tuple[Clip, ...]]:

@@ -1,197 +1,38 @@
-"""Clips ready to use: counted and fingerprinted, decoded once into a frame cache, cut into batches.
+"""Clips ready to use: decoded once into a frame cache, normalised, cut into batches.
 
 Legend: B clips, T frames, S = size_px.
 """
 
 import hashlib
-import importlib.metadata
 import json
-import logging
-import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from litevl.data.annotations import Annotations, Clip, text_counts
-from litevl.data.decode import DecodeJob, Failure, decode_clips
-from litevl.data.video import PACKAGES, Frames, Indices, expect_decoder
+from litevl.data.annotations import Clip
+from litevl.data.decode import DecodeJob, decode_clips
+from litevl.data.fingerprint import file_hashes
+from litevl.data.processes import Failure
+from litevl.data.video import Frames, Indices, decoder_versions, expect_decoder
 from litevl.errors import DataError, RunError, ShapeError
 
 if TYPE_CHECKING:
     import torch
 
-logger = logging.getLogger(__name__)
-
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, which BLIP took over; RGB, 0 to 1
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-HASH_FILE = ".litevl-hashes.json"
-PLACES_FILE = "places"  # JSON, but not to be met by who looks for annotations below a data root
-STORE_FORMAT = 2
+PLACES_FILE = ".places"  # hidden from who looks for annotations below a data root
+STORE_FORMAT = 3
 DECODE_SECONDS = 120.0  # for one clip; MSRVTT's take under one
-NUM_SHOWN = 5
 NUM_BETWEEN_CHECKS = 50  # clips decoded between two looks at the free space
 
 Places = list[tuple[int, int]]  # first frame and number of frames, for each clip
-
-
-# Which clips are there.
-
-
-@dataclass(frozen=True)
-class DataReport:
-    """What `check_clips` found. `data` holds the clips that are there, `left_out` the other ids.
-
-    splits: split -> expected (by the spec), found, broken (0 bytes or unreadable), captions; with
-        questions also their number, and outside_list: those whose answer is not a listed one.
-    """
-
-    splits: dict[str, dict[str, int]]
-    fingerprint: str
-    data: Annotations
-    left_out: tuple[str, ...]
-    not_comparable_because: tuple[str, ...]
-
-
-def check_clips(
-    data: Annotations, expected: Mapping[str, int], allow_missing: bool = False
-) -> DataReport:
-    """Count the clips of each split against what the spec expects, and fingerprint them.
-
-    expected: clips by split: "train", "validation", "test".
-    allow_missing: go on with the clips that are there; the report names the others and says why the
-        scores are not comparable. Without it any difference is a DataError that names them.
-    Files are opened only to be hashed; that they can be decoded shows when FrameStore is built.
-    """
-    splits, problems, left_out = {}, [], []
-    kept: dict[str, tuple[Clip, ...]] = {}
-    for name, clips in data.splits.items():
-        missing = [clip for clip in clips if not clip.path.exists()]
-        gone = {clip.id for clip in missing}
-        broken = [clip for clip in clips if clip.id not in gone and not _has_content(clip.path)]
-        gone |= {clip.id for clip in broken}
-        kept[name] = tuple(clip for clip in clips if clip.id not in gone)
-        left_out += sorted(gone)
-        splits[name] = {
-            "expected": expected[name],
-            "found": len(kept[name]),
-            "broken": len(broken),
-            **text_counts(kept[name], data.answers),
-        }
-        if len(clips) != expected[name]:
-            problems.append(
-                f"{name}: the annotations name {len(clips)} clips, "
-                f"the spec expects {expected[name]}"
-            )
-        for state, some in (("missing", missing), ("empty or not readable", broken)):
-            if some:
-                problems.append(
-                    f"{name}: {len(kept[name])} of {len(clips)} clips found; "
-                    f"{len(some)} {state} (first: {', '.join(c.id for c in some[:NUM_SHOWN])}; "
-                    f"expected at {some[0].path})"
-                )
-    nothing_left = [name for name in kept if expected[name] and not kept[name]]
-    if problems and (nothing_left or not allow_missing):
-        raise DataError(_message_missing(problems, nothing_left))
-    there = replace(data, train=kept["train"], validation=kept["validation"], test=kept["test"])
-    return DataReport(
-        splits=splits,
-        fingerprint=_fingerprint(there),
-        data=there,
-        left_out=tuple(left_out),
-        not_comparable_because=tuple(problems),
-    )
-
-
-def _has_content(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > 0 and os.access(path, os.R_OK)
-
-
-def _message_missing(problems: list[str], nothing_left: list[str]) -> str:
-    lines = ["the clips are not those the spec expects", *(f"  {line}" for line in problems)]
-    if nothing_left:
-        lines.append(f"  Nothing is left to run on: {', '.join(nothing_left)}.")
-    else:
-        lines.append("  Scores over fewer clips are not comparable with the paper.")
-        lines.append("  Pass --allow-missing to run anyway; the record will say comparable: false.")
-    return "\n".join(lines)
-
-
-def _fingerprint(data: Annotations) -> str:
-    """sha256 over every clip's split, id, file size, file hash, source and captions, sorted.
-
-    Also over its questions, where it has any, and over the answer list, where there is one.
-    """
-    hashes = file_hashes([clip.path for clips in data.splits.values() for clip in clips])
-    rows: list[list[Any]] = []
-    for name, clips in data.splits.items():
-        for clip in clips:
-            size = clip.path.stat().st_size
-            row = [name, clip.id, size, hashes[clip.path], clip.source, clip.captions]
-            asked = [astuple(question) for question in clip.questions]
-            rows.append([*row, asked] if asked else row)
-    rows.sort()
-    if data.answers:
-        rows.append(["answers", *data.answers])
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-
-
-def file_hashes(paths: Sequence[Path]) -> dict[Path, str]:
-    """sha256 of each file's bytes.
-
-    Kept beside the files, in HASH_FILE, and used again while name, size and time of change are the
-    same: hashing MSRVTT's clips takes about a minute, the second time a second.
-    """
-    known: dict[Path, dict[str, list[int | str]]] = {
-        folder: _read_hashes(folder / HASH_FILE) for folder in {path.parent for path in paths}
-    }
-    states = {path: path.stat() for path in paths}
-    hashes: dict[Path, str] = {}
-    for path, state in states.items():
-        entry = known[path.parent].get(path.name)
-        if entry is not None and entry[:2] == [state.st_size, state.st_mtime_ns]:
-            hashes[path] = str(entry[2])
-    unknown = [path for path in states if path not in hashes]
-    if not unknown:
-        return hashes
-    logger.info("hashing %d files", len(unknown))
-    with ThreadPoolExecutor() as threads:
-        for path, value in zip(unknown, threads.map(_file_hash, unknown), strict=True):
-            hashes[path] = value
-            state = states[path]
-            known[path.parent][path.name] = [state.st_size, state.st_mtime_ns, value]
-    for folder in {path.parent for path in unknown}:
-        _write_hashes(folder / HASH_FILE, known[folder])
-    return hashes
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read_hashes(file: Path) -> dict[str, list[int | str]]:
-    try:
-        content: dict[str, list[int | str]] = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, PermissionError, json.JSONDecodeError):
-        return {}  # only a cache: made again
-    return content
-
-
-def _write_hashes(file: Path, content: dict[str, list[int | str]]) -> None:
-    partial = file.with_name(f"{file.name}.{os.getpid()}")
-    try:
-        partial.write_text(json.dumps(content), encoding="utf-8")
-        partial.replace(file)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        logger.warning("%s: hashes not kept for the next run: %s", file, error.strerror)
+PlacesOrWhy = list[tuple[int, int] | str]  # for a clip that cannot be decoded, why
 
 
 # Their frames.
@@ -204,8 +45,14 @@ class FrameStore:
     the decoder and its version), so a stale one is never read; any may be deleted.
     """
 
-    def __init__(self, file: Path, places: Places, size_px: int) -> None:
-        """Map an existing file. places: first frame and number of frames of each clip."""
+    def __init__(
+        self, file: Path, places: Places, size_px: int, broken: Mapping[int, str] | None = None
+    ) -> None:
+        """Map an existing file. places: first frame and number of frames of each clip.
+
+        broken: of the clips that `open` was given, those it left out, by index, and why.
+        """
+        self.broken = dict(broken or {})
         self._starts = np.asarray([start for start, _ in places], dtype=np.int64)
         self._counts = [count for _, count in places]
         shape = (sum(self._counts), size_px, size_px, 3)
@@ -223,22 +70,30 @@ class FrameStore:
         decoder: str,
         num_workers: int,
         progress: bool = True,
+        allow_broken: bool = False,
+        first_seconds: float | None = None,
     ) -> "FrameStore":
         """The store of these clips, in this order; decodes them first if `folder` has none.
 
         Raises DataError listing every clip that cannot be decoded, RunError when the file cannot be
         written. A store is renamed into place when complete: an interrupted build leaves none.
+        allow_broken: leave clips that cannot be decoded out of the store, and list them in its
+            `broken`; the clips after them move up.
+        first_seconds: of each clip; see `read_frames`.
         """
         expect_decoder(decoder)
         _expect_files(clips)
-        store = folder / _store_key(clips, size_px, decoder)
+        store = folder / _store_key(clips, size_px, decoder, first_seconds)
         places = _read_places(store, size_px)
         if places is None:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 partial = Path(tempfile.mkdtemp(prefix=f"{store.name}.partial-", dir=folder))
                 try:
-                    _build(clips, partial, size_px, decoder, num_workers, progress)
+                    jobs = [DecodeJob(str(index), clip.path) for index, clip in enumerate(clips)]
+                    reading = (size_px, decoder, num_workers, DECODE_SECONDS, progress)
+                    answers = decode_clips(jobs, *reading, first_seconds)
+                    _build(answers, len(clips), partial, allow_broken)
                     if _read_places(store, size_px) is None:  # nobody else was faster
                         shutil.rmtree(store, ignore_errors=True)
                         partial.rename(store)
@@ -250,7 +105,11 @@ class FrameStore:
                 ) from error
             places = _read_places(store, size_px)
             assert places is not None
-        return cls(store / "frames.u8", places, size_px)
+        broken = {index: why for index, why in enumerate(places) if isinstance(why, str)}
+        if broken and not allow_broken:
+            raise DataError(_message_broken([*broken.values()], len(clips)))
+        whole = [place for place in places if not isinstance(place, str)]
+        return cls(store / "frames.u8", whole, size_px, broken)
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -276,57 +135,62 @@ def _expect_files(clips: Sequence[Clip]) -> None:
 
 def _message_broken(reasons: Sequence[str], num_clips: int) -> str:
     lines = [f"{len(reasons)} of {num_clips} clips cannot be decoded", *sorted(reasons)]
-    lines.append(
-        "Replace these files, or delete them and pass --allow-missing to run without them;"
-    )
+    lines.append("Replace these files, or pass --allow-missing to run without them;")
     lines.append("the record will then say comparable: false.")
     return "\n  ".join(lines)
 
 
-def _store_key(clips: Sequence[Clip], size_px: int, decoder: str) -> str:
-    packages = sorted({"av", PACKAGES[decoder]})  # av counts the frames for both
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
+def _store_key(
+    clips: Sequence[Clip], size_px: int, decoder: str, first_seconds: float | None
+) -> str:
     hashes = file_hashes([clip.path for clip in clips])
-    decides = [STORE_FORMAT, size_px, decoder, versions, [hashes[clip.path] for clip in clips]]
+    decides = [
+        STORE_FORMAT,
+        size_px,
+        decoder,
+        decoder_versions(decoder),
+        [hashes[clip.path] for clip in clips],
+        *([] if first_seconds is None else [first_seconds]),
+    ]
     return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:20]
 
 
-def _read_places(store: Path, size_px: int) -> Places | None:
-    """First frame and number of frames of each clip; None when there is no whole store."""
+def _read_places(store: Path, size_px: int) -> PlacesOrWhy | None:
+    """What the store says of each clip; None when there is no whole store."""
     try:
-        places: Places = json.loads((store / PLACES_FILE).read_text(encoding="utf-8"))
+        places: PlacesOrWhy = json.loads((store / PLACES_FILE).read_text(encoding="utf-8"))
         num_bytes = (store / "frames.u8").stat().st_size
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return None
-    num_frames = sum(count for _, count in places)
+    num_frames = sum(place[1] for place in places if not isinstance(place, str))
     return places if num_bytes == num_frames * size_px * size_px * 3 else None
 
 
 def _build(
-    clips: Sequence[Clip],
+    answers: Iterable[tuple[str, Frames | Failure]],
+    num_clips: int,
     folder: Path,
-    size_px: int,
-    decoder: str,
-    num_workers: int,
-    progress: bool,
+    allow_broken: bool,
 ) -> None:
-    """Decode all clips into `folder`; they lie in the file in the order in which they were done."""
-    jobs = [DecodeJob(str(index), clip.path) for index, clip in enumerate(clips)]
-    places: Places = [(0, 0)] * len(clips)
+    """Write all frames into `folder`; they lie in the file in the order in which they come.
+
+    answers: for each clip its index, as a string, and its frames.
+    """
+    places: PlacesOrWhy = [(0, 0)] * num_clips
     reasons: list[str] = []
     num_frames = 0
-    decoded = decode_clips(jobs, size_px, decoder, num_workers, DECODE_SECONDS, progress)
     with (folder / "frames.u8").open("wb") as file:
-        for num_done, (index, answer) in enumerate(decoded, 1):
+        for num_done, (index, answer) in enumerate(answers, 1):
             if isinstance(answer, Failure):
                 reasons.append(answer.reason)
+                places[int(index)] = answer.reason
                 continue
             file.write(answer.data)
             places[int(index)] = (num_frames, len(answer))
             num_frames += len(answer)
-            _expect_room(folder, file.tell(), num_done, len(clips))
-    if reasons:
-        raise DataError(_message_broken(reasons, len(clips)))
+            _expect_room(folder, file.tell(), num_done, num_clips)
+    if reasons and not allow_broken:
+        raise DataError(_message_broken(reasons, num_clips))
     (folder / PLACES_FILE).write_text(json.dumps(places), encoding="utf-8")
 
 

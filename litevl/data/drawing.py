@@ -27,6 +27,12 @@ Pixels = npt.NDArray[np.uint8]
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "arrow")
 
+# The same frames give the same file: one thread, and no macroblock tree, which in small pictures
+# reads memory that x264 never wrote.
+X264: dict[str, object] = {
+    "crf": "18", "preset": "veryfast", "bf": "2", "threads": "1", "mbtree": "0",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Thing:
@@ -133,11 +139,7 @@ def write_clip(path: Path, frames: Pixels, frames_per_second: int) -> None:
         stream = container.add_stream("libx264", rate=Fraction(frames_per_second))
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
-        # The same frames give the same file: one thread, and no macroblock tree, which in pictures
-        # this small reads memory that x264 never wrote.
-        stream.options = {
-            "crf": "18", "preset": "veryfast", "bf": "2", "threads": "1", "mbtree": "0",
-        }  # fmt: skip
+        stream.options = X264
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             container.mux(stream.encode(picture))

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from litevl.data.decode import interrupts_held_back
 from litevl.data.drawing import write_clip
 from litevl.data.mini_annotations import MiniClip, write_annotations
 from litevl.data.moments import (
@@ -34,6 +33,7 @@ from litevl.data.moments import (
     num_different_moments,
     sentences,
 )
+from litevl.data.processes import interrupts_held_back
 from litevl.data.questions import Asked, ask
 from litevl.data.scenes import (
     TEMPLATES,

@@ -39,7 +39,7 @@ class Still(NamedTuple):
 
 
 def vocabulary() -> list[str]:
-    """BERT's special tokens, every word of the mini world, and letters to spell the others."""
+    """BERT's special tokens, the words of stills and scenes, and letters to spell the others."""
     sentences = chain(
         TEMPLATES, STILL_TEMPLATES, *PHRASES.values(), COLOURS, SHAPES, STATE_WORDS, QUESTION_WORDS
     )

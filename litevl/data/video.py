@@ -9,20 +9,33 @@ Legend: K frames asked for, S = size_px.
 
 import contextlib
 import functools
+import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from litevl.errors import DataError
 
+if TYPE_CHECKING:
+    import av
+    import av.filter
+
 Frames = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
 
-MIN_FRAMES = 2  # one frame is a picture: no order, no motion
+# Degrees anticlockwise, as PyAV tells a file's rotation -> FFmpeg's filters that show it upright.
+TURNS: dict[int, tuple[tuple[str, str], ...]] = {
+    0: (),
+    90: (("transpose", "cclock"),),
+    -90: (("transpose", "clock"),),
+    180: (("hflip", ""), ("vflip", "")),
+    -180: (("hflip", ""), ("vflip", "")),
+}
 
 
 # Samplers: num_available frames in the clip, num_wanted of them, as sorted indices (num_wanted,).
@@ -40,26 +53,30 @@ def blip_uniform(num_available: int, num_wanted: int, _rng: np.random.Generator)
 
 
 def lavis_uniform(num_available: int, num_wanted: int, _rng: np.random.Generator) -> Indices:
-    """LAVIS's `load_video` grid: the same steps, with the index truncated."""
+    """LAVIS's `load_video` grid, `np.arange(0, n, n / k).astype(int)`: the index is truncated.
+
+    Rounding makes some indices one smaller than the fraction's: frame 7 of 14 from 122 is 60.
+    Some grids are one index too long, such as 7 of 17; the one too many is left out.
+    """
     _expect_counts(num_available, num_wanted)
-    # In floating point as LAVIS does it. arange may give one index too many after rounding.
     grid = np.arange(0, num_available, num_available / num_wanted)
     return grid.astype(np.int64)[:num_wanted]
 
 
 def segment_middle(num_available: int, num_wanted: int, _rng: np.random.Generator) -> Indices:
-    """The middle frame of each of num_wanted equal segments.
+    """The middle frame of each of num_wanted equal segments: Frozen in Time's `sample_frames`.
 
-    A clip shorter than num_wanted gives all its frames, then repeats the last one.
+    Singularity, VindLU and UMT took it over. Theirs rounds an edge down by one now and then.
+    A clip shorter than num_wanted gives all its frames, then repeats the last, as Singularity's.
     """
     first, last = _segments(num_available, num_wanted)
     return _repeat_last((first + last) // 2, num_wanted)
 
 
 def segment_random(num_available: int, num_wanted: int, rng: np.random.Generator) -> Indices:
-    """One frame of each of num_wanted equal segments, drawn evenly by `rng`.
+    """One frame of each of the same segments, drawn evenly by `rng`; short clips as above.
 
-    A clip shorter than num_wanted gives all its frames, then repeats the last one.
+    Frozen in Time's `random.choice(range(first, last))` never draws a segment's last frame.
     """
     first, last = _segments(num_available, num_wanted)
     return _repeat_last(rng.integers(first, last, endpoint=True), num_wanted)
@@ -93,11 +110,13 @@ def _expect_counts(num_available: int, num_wanted: int) -> None:
 # Reading one clip.
 
 
-def count_frames(path: Path) -> int:
+def count_frames(path: Path, first_seconds: float | None = None) -> int:
     """Number of frames in the file, by reading its packets; nothing is decoded.
 
+    first_seconds: only frames shown in so many seconds from the first one count.
     Raises DataError, with the reason, for a file that cannot be a whole clip: missing, empty,
-    truncated, without video, with fewer frames than its container claims, or with a single one.
+    truncated, without video, with fewer frames than its container claims, or a still picture. A
+    video file with a single frame is a clip, as it is to decord: samplers repeat that frame.
     """
     import av
 
@@ -109,37 +128,58 @@ def count_frames(path: Path) -> int:
             if not isinstance(stream, av.VideoStream):
                 kinds = ", ".join(sorted({stream.type for stream in container.streams}))
                 raise DataError(f"{path}: holds no video stream, only: {kinds or 'nothing'}")
+            if container.format.name == "image2" or container.format.name.endswith("_pipe"):
+                raise DataError(f"{path}: a still picture, not a clip")
             num_claimed = len(stream.index_entries) or stream.frames
-            num_frames = num_whole = 0
+            num_whole, times = 0, []
             for packet in container.demux(stream):
                 if packet.size and not packet.is_corrupt:
                     num_whole += 1
-                    num_frames += not packet.is_discard  # cut off by an edit list: not shown
+                    if not packet.is_discard:  # cut off by an edit list: not shown
+                        times.append(packet.pts if packet.pts is not None else packet.dts)
+            num_frames = _num_early(times, stream.time_base, first_seconds)
     except (av.error.FFmpegError, OSError) as error:
         raise DataError(f"{path}: {_reason_unreadable(path)}") from error
     if num_whole < num_claimed:
         raise DataError(
             f"{path}: truncated: the container claims {num_claimed} frames, {num_whole} are there"
         )
-    if num_frames < MIN_FRAMES:
-        raise DataError(
-            f"{path}: too short: number of frames is {num_frames}, a clip has at least {MIN_FRAMES}"
-        )
+    if not num_frames:
+        raise DataError(f"{path}: holds a video stream without any frame")
     return num_frames
 
 
-def read_frames(path: Path, indices: Iterable[int] | None, size_px: int, decoder: str) -> Frames:
+def _num_early(
+    times: list[int | None], time_base: Fraction | None, first_seconds: float | None
+) -> int:
+    """How many frames are shown in the first seconds, in ticks of time_base."""
+    if first_seconds is None or time_base is None or None in times:
+        return len(times)
+    ticks = [time for time in times if time is not None]
+    start = min(ticks, default=0)
+    return sum((time - start) * time_base < first_seconds for time in ticks)
+
+
+def read_frames(
+    path: Path,
+    indices: Iterable[int] | None,
+    size_px: int,
+    decoder: str,
+    first_seconds: float | None = None,
+) -> Frames:
     """The asked frames of a clip, in the asked order, resized to a square: (K, S, S, 3) RGB.
 
     indices: frame numbers from 0 in display order, repeats allowed; None for all frames.
-    decoder: "decord" or "pyav". Both give the same frames, bit for bit at the clip's own size;
-             resized ones differ slightly (0.2 of 255 levels in the mean), as each brings its own
-             FFmpeg. The resize distorts the aspect ratio, as BLIP's and ALPRO's does.
+    first_seconds: what is shown later does not count as a frame of the clip.
+    decoder: "decord" or "pyav". Both give the same frames, bit for bit; reproductions/README.md has
+             what differs. Pictures are turned upright as the file says; the resize distorts the
+             aspect ratio, as BLIP's and ALPRO's does.
+    Frames are counted, not timed: one that is shown for long is one.
     Raises DataError when the file is not a whole clip or holds fewer frames than asked for.
     No time limit: decord can hang on a damaged file, so `decode_clips` is for files not yet tried.
     """
     expect_decoder(decoder)
-    num_frames = count_frames(path)
+    num_frames = count_frames(path, first_seconds)
     wanted = np.arange(num_frames) if indices is None else np.asarray([*indices], dtype=np.int64)
     if not len(wanted):
         return np.empty((0, size_px, size_px, 3), np.uint8)
@@ -174,6 +214,7 @@ def _decord_frames(path: Path, size_px: int) -> Iterator[Callable[[], Frames]]:
     import decord
 
     quieten("decord")
+    _expect_rewindable(path)
 
     def pixels(frame: Any) -> Frames:
         # Rows are padded to 64 bytes, and where a pixel's share of that comes to 4 bytes or more,
@@ -194,19 +235,15 @@ def _decord_frames(path: Path, size_px: int) -> Iterator[Callable[[], Frames]]:
 def _pyav_frames(path: Path, size_px: int) -> Iterator[Callable[[], Frames]]:
     """All frames in display order, resized by FFmpeg. Each comes as a call that converts it."""
     import av
-    from av.video.reformatter import Interpolation, VideoReformatter
 
-    square = VideoReformatter()  # kept: setting up the scaler costs more than using it
+    graphs: dict[tuple[int, int, str, int], av.filter.Graph] = {}  # one, unless the size changes
 
     def convert(frame: av.VideoFrame) -> Frames:
-        resized = square.reformat(
-            frame,
-            width=size_px,
-            height=size_px,
-            format="rgb24",
-            interpolation=Interpolation.BILINEAR,  # decord's
-        )
-        return resized.to_ndarray().astype(np.uint8, copy=False)
+        kind = (frame.width, frame.height, frame.format.name, frame.rotation)
+        if kind not in graphs:
+            graphs[kind] = _square_graph(frame, size_px)
+        graphs[kind].vpush(frame)
+        return graphs[kind].vpull().to_ndarray().astype(np.uint8, copy=False)
 
     try:
         with av.open(str(path), metadata_errors="replace") as container:
@@ -219,6 +256,29 @@ def _pyav_frames(path: Path, size_px: int) -> Iterator[Callable[[], Frames]]:
                 yield functools.partial(convert, frame)
     except av.error.FFmpegError as error:
         raise _DecodingError from error
+
+
+def _square_graph(frame: "av.VideoFrame", size_px: int) -> "av.filter.Graph":
+    """decord's own chain of filters: upright first, then a square, then RGB.
+
+    PyAV's `reformat` minds where H.264 places the colours between the pixels, decord does not: the
+    two differ by 1 of 255 levels in the mean.
+    """
+    import av.filter
+
+    graph = av.filter.Graph()
+    graph.threads = 1
+    nodes = [
+        graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1)
+        ),
+        *(graph.add(name, arguments) for name, arguments in TURNS.get(frame.rotation, ())),
+        graph.add("scale", f"{size_px}:{size_px}:flags=bilinear"),
+        graph.add("format", "rgb24"),
+        graph.add("buffersink"),
+    ]
+    graph.link_nodes(*nodes).configure()
+    return graph
 
 
 DECODERS: dict[str, Callable[[Path, int], Iterator[Callable[[], Frames]]]] = {
@@ -241,6 +301,12 @@ def expect_decoder(decoder: str) -> None:
         )
 
 
+def decoder_versions(decoder: str) -> list[str]:
+    """The packages that decide which frames a decoder gives; av counts them for both."""
+    packages = sorted({"av", PACKAGES[decoder]})
+    return [f"{name} {importlib.metadata.version(name)}" for name in packages]
+
+
 def quieten(decoder: str) -> None:
     """Load a decoder and silence what its FFmpeg prints: the reasons in DataErrors say it."""
     import av
@@ -257,8 +323,39 @@ def _expect_file(path: Path) -> None:
         raise DataError(f"{path}: missing: no such file")
     if not path.is_file():
         raise DataError(f"{path}: not a file")
-    if path.stat().st_size == 0:
+    num_bytes = path.stat().st_size
+    if num_bytes == 0:
         raise DataError(f"{path}: empty: 0 bytes")
+    num_claimed = _riff_bytes(path)
+    if num_claimed > num_bytes:  # FFmpeg takes such a file for a shorter clip
+        raise DataError(
+            f"{path}: truncated: its AVI header claims {num_claimed} bytes, {num_bytes} are there"
+        )
+
+
+def _expect_rewindable(path: Path) -> None:
+    """Refuse MPEG transport streams to decord, which shows their last frames in place of others.
+
+    It reads a clip through to count its frames, then back from the first; here that seek misses.
+    """
+    with path.open("rb") as file:
+        start = file.read(2 * 188 + 1)
+    if start[::188] == b"GGG":  # each packet is 188 bytes and begins so
+        raise DataError(
+            f"{path}: an MPEG transport stream, which decord cannot rewind and would show wrongly: "
+            'set frames.decoder = "pyav", or put it into an MP4 file'
+        )
+
+
+def _riff_bytes(path: Path) -> int:
+    """How long an AVI file says it is; 0 for any other file."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(12)
+    except OSError:
+        return 0  # opening it again says why
+    is_avi = start[:4] == b"RIFF" and start[8:] == b"AVI "
+    return 8 + int.from_bytes(start[4:8], "little") if is_avi else 0
 
 
 def _reason_unreadable(path: Path) -> str:
@@ -276,8 +373,8 @@ def _reason_undecodable(path: Path, num_frames: int, decoder: str) -> str:
     # Counted by PyAV for both: decord's decoding thread fails at a different frame each time.
     num_decoded = 0
     with contextlib.suppress(_DecodingError):
-        for _ in _pyav_frames(path, MIN_FRAMES):
+        for _ in _pyav_frames(path, 1):
             num_decoded += 1
-    if num_decoded == num_frames:
+    if num_decoded >= num_frames:  # more, where the clip counts up to some second only
         return f'{decoder} cannot decode it, pyav can: set frames.decoder = "pyav"'
     return f"the container claims {num_frames} frames, decoding stops after {num_decoded}"

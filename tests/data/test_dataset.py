@@ -1,11 +1,8 @@
-"""Counting, fingerprints, the frame cache and batches."""
+"""The frame cache, frames as the model takes them, and batches."""
 
-import json
-import logging
 import os
 import shutil
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,199 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from litevl.data import dataset
-from litevl.data.annotations import Annotations, Clip, Question
+from litevl.data.annotations import Clip
 from litevl.data.dataset import (
     CLIP_MEAN,
     CLIP_STD,
-    HASH_FILE,
     FrameStore,
-    check_clips,
     epoch_batches,
-    file_hashes,
     normalise,
 )
+from litevl.data.fingerprint import file_hashes
 from litevl.data.msrvtt import load_msrvtt
 from litevl.data.video import DECODERS, read_frames
 from litevl.errors import DataError, RunError, ShapeError
 
-EXPECTED = {"train": 3, "validation": 1, "test": 2}
-
-
-@pytest.fixture
-def clips(make_clip):
-    """Six clips of different length; two of each source."""
-    return tuple(
-        Clip(
-            f"video{n}", make_clip(f"video{n}.mp4", num_frames=4 + n), f"source{n // 2}", ("a", "b")
-        )
-        for n in range(6)
-    )
-
-
-@pytest.fixture
-def data(clips):
-    return Annotations(clips[:3], clips[3:4], clips[4:], ("a note",))
-
 
 def open_store(clips, folder, size_px=32, decoder="pyav"):
     return FrameStore.open(clips, folder, size_px, decoder, num_workers=1, progress=False)
-
-
-# check_clips
-
-
-def test_whole_data_is_counted_and_comparable(data):
-    report = check_clips(data, EXPECTED)
-    assert report.splits == {
-        "train": {"expected": 3, "found": 3, "broken": 0, "captions": 6},
-        "validation": {"expected": 1, "found": 1, "broken": 0, "captions": 2},
-        "test": {"expected": 2, "found": 2, "broken": 0, "captions": 4},
-    }
-    assert report.data == data
-    assert report.left_out == report.not_comparable_because == ()
-
-
-def test_questions_are_counted_with_those_whose_answer_is_not_listed(data):
-    asked = tuple(Question(str(n), "what is it?", answer) for n, answer in enumerate("aab"))
-    first = replace(data.train[0], captions=(), questions=asked)
-    report = check_clips(replace(data, train=(first, *data.train[1:]), answers=("b",)), EXPECTED)
-    counts = {"captions": 4, "questions": 3, "outside_list": 2}
-    assert report.splits["train"] == {"expected": 3, "found": 3, "broken": 0, **counts}
-    assert report.splits["test"].keys() == {"expected", "found", "broken", "captions"}
-    assert report.data.answers == ("b",)
-    assert report.data.train[0].questions == asked
-
-
-def test_missing_and_empty_clips_are_counted_together_with_the_way_out(data, clips):
-    clips[0].path.unlink()
-    clips[5].path.write_bytes(b"")
-    with pytest.raises(DataError) as raised:
-        check_clips(data, EXPECTED)
-    message = str(raised.value)
-    assert "train: 2 of 3 clips found; 1 missing (first: video0; expected at " in message
-    assert "test: 1 of 2 clips found; 1 empty or not readable (first: video5; " in message
-    assert "Pass --allow-missing to run anyway; the record will say comparable: false." in message
-
-
-def test_allowing_missing_clips_leaves_them_out_and_says_so(data, clips):
-    clips[0].path.unlink()
-    clips[5].path.write_bytes(b"")
-    report = check_clips(data, EXPECTED, allow_missing=True)
-    assert report.left_out == ("video0", "video5")
-    assert report.data.train == clips[1:3]
-    assert report.data.test == clips[4:5]
-    assert report.data.notes == ("a note",)
-    assert report.splits["train"] == {"expected": 3, "found": 2, "broken": 0, "captions": 4}
-    assert report.splits["test"] == {"expected": 2, "found": 1, "broken": 1, "captions": 2}
-    assert len(report.not_comparable_because) == 2
-
-
-def test_counts_other_than_the_specs_are_an_error_too(data):
-    wrong = {**EXPECTED, "train": 5}
-    says = "train: the annotations name 3 clips, the spec expects 5"
-    with pytest.raises(DataError, match=says):
-        check_clips(data, wrong)
-    assert check_clips(data, wrong, allow_missing=True).not_comparable_because == (says,)
-
-
-def test_split_without_any_clip_left_is_an_error_in_any_case(data, clips):
-    for clip in clips[4:]:
-        clip.path.unlink()
-    with pytest.raises(DataError, match="Nothing is left to run on: test"):
-        check_clips(data, EXPECTED, allow_missing=True)
-
-
-def test_only_the_first_missing_clips_are_listed(data, tmp_path):
-    gone = tuple(Clip(f"gone{n}", tmp_path / f"gone{n}.mp4", "s", ("a",)) for n in range(40))
-    with pytest.raises(DataError, match="2 of 42 clips found; 40 missing") as raised:
-        check_clips(Annotations(data.train, data.validation, gone + data.test, ()), EXPECTED)
-    assert "gone4;" in str(raised.value)
-    assert "gone5" not in str(raised.value)
-
-
-# The fingerprint
-
-
-def test_fingerprint_is_of_content_not_of_folder_time_or_order(data, clips, tmp_path):
-    moved = tmp_path / "elsewhere"
-    moved.mkdir()
-    again = tuple(
-        Clip(c.id, shutil.copy(c.path, moved / c.path.name), c.source, c.captions) for c in clips
-    )
-    other = Annotations(again[2::-1], again[3:4], again[4:], ())
-    assert check_clips(data, EXPECTED).fingerprint == check_clips(other, EXPECTED).fingerprint
-
-
-@pytest.mark.parametrize("change", ["bytes", "caption", "source", "split"])
-def test_fingerprint_changes_with(data, clips, change):
-    before = check_clips(data, EXPECTED).fingerprint
-    first = clips[0]
-    if change == "bytes":
-        content = bytearray(first.path.read_bytes())
-        content[-1] ^= 1
-        first.path.write_bytes(content)
-    elif change == "caption":
-        first = Clip(first.id, first.path, first.source, ("a", "c"))
-    elif change == "source":
-        first = Clip(first.id, first.path, "other", first.captions)
-    changed = (first, *clips[1:])
-    if change == "split":
-        changed = (clips[3], *clips[1:3], clips[0], *clips[4:])
-    changed_data = Annotations(changed[:3], changed[3:4], changed[4:], ())
-    assert check_clips(changed_data, EXPECTED).fingerprint != before
-
-
-@pytest.mark.parametrize("change", ["id", "text", "answer", "list", "order of the list"])
-def test_fingerprint_covers_questions_and_answers_and(data, change):
-    asked = Question("0", "what is it?", "a")
-    other = replace(asked, **{change: "where is b?"}) if change in asked.__dict__ else asked
-    listed = {"list": ("a",), "order of the list": ("b", "a")}.get(change, ("a", "b"))
-
-    def fingerprint(question, answers):
-        first = replace(data.train[0], questions=(question,))
-        changed = replace(data, train=(first, *data.train[1:]), answers=answers)
-        return check_clips(changed, EXPECTED).fingerprint
-
-    before = fingerprint(asked, ("a", "b"))
-    assert before != fingerprint(other, listed)
-    assert before != check_clips(data, EXPECTED).fingerprint
-
-
-def test_hashes_are_kept_beside_the_clips_and_used_again(clips, monkeypatch):
-    paths = [clip.path for clip in clips]
-    first = file_hashes(paths)
-    assert len(json.loads((paths[0].parent / HASH_FILE).read_text())) == 6
-    hashed = []
-    monkeypatch.setattr(dataset, "_file_hash", lambda path: hashed.append(path) or "new")
-    assert file_hashes(paths) == first
-    assert hashed == []
-
-
-def test_changed_file_is_hashed_again_and_only_that_one(clips, monkeypatch):
-    paths = [clip.path for clip in clips]
-    file_hashes(paths)
-    os.utime(paths[2], ns=(1, 1))
-    hashed = []
-    monkeypatch.setattr(dataset, "_file_hash", lambda path: hashed.append(path) or "new")
-    assert file_hashes(paths)[paths[2]] == "new"
-    assert hashed == [paths[2]]
-
-
-def test_folder_that_cannot_be_written_only_costs_the_cache(clips, monkeypatch, caplog):
-    def refuse(*_args, **_kwargs):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("pathlib.Path.write_text", refuse)
-    with caplog.at_level(logging.WARNING):
-        assert len(file_hashes([clip.path for clip in clips])) == 6
-    assert "hashes not kept for the next run: Permission denied" in caplog.text
-
-
-def test_damaged_hash_file_is_made_again(clips):
-    paths = [clip.path for clip in clips]
-    first = file_hashes(paths)
-    (paths[0].parent / HASH_FILE).write_text('{"video0.mp4": [1')
-    assert file_hashes(paths) == first
 
 
 # FrameStore
@@ -281,7 +101,7 @@ def test_cut_store_is_built_anew(clips, tmp_path):
 
 def test_store_below_the_data_root_is_not_taken_for_annotations(clips, tmp_path):
     open_store(clips, tmp_path / "frames")
-    check_clips(Annotations(clips[:3], clips[3:4], clips[4:], ()), EXPECTED)
+    file_hashes([clip.path for clip in clips])
     with pytest.raises(DataError) as raised:
         load_msrvtt(tmp_path, "9k")
     assert "files not used" not in str(raised.value)
@@ -297,13 +117,43 @@ def test_all_broken_clips_are_listed_in_one_error(clips, tmp_path):
         for damage in REASONS
         if damage != "missing"
     )
-    with pytest.raises(DataError, match="8 of 14 clips cannot be decoded") as raised:
+    with pytest.raises(DataError, match="7 of 13 clips cannot be decoded") as raised:
         open_store(clips + broken, tmp_path / "cache")
     lines = str(raised.value).splitlines()
     for clip in broken:
         assert sum(line.strip().startswith(f"{clip.path}: ") for line in lines) == 1
     assert "--allow-missing" in lines[-2]
     assert [*(tmp_path / "cache").iterdir()] == []
+
+
+def test_broken_clips_allowed_are_left_out_and_the_others_keep_their_order(clips, tmp_path):
+    clips[1].path.write_bytes(b"not a video")
+    store = FrameStore.open(clips, tmp_path / "cache", 32, "pyav", 1, False, allow_broken=True)
+    assert store.broken == {1: f"{clips[1].path}: not a video file that FFmpeg knows"}
+    kept = [clips[0], *clips[2:]]
+    assert [store.num_frames(index) for index in range(len(store))] == [4, 6, 7, 8, 9]
+    for index, clip in enumerate(kept):
+        whole = read_frames(clip.path, None, 32, "pyav")
+        assert np.array_equal(store.frames(index, np.arange(len(whole))), whole)
+
+
+def test_store_with_broken_clips_serves_only_who_allows_them(clips, tmp_path, monkeypatch):
+    clips[1].path.write_bytes(b"not a video")
+    options = (clips, tmp_path / "cache", 32, "pyav", 1, False)
+    first = FrameStore.open(*options, allow_broken=True)
+    monkeypatch.setattr(dataset, "decode_clips", None)
+    assert FrameStore.open(*options, allow_broken=True).broken == first.broken
+    with pytest.raises(DataError, match="1 of 6 clips cannot be decoded"):
+        FrameStore.open(*options)
+
+
+def test_clip_made_whole_again_is_in_the_store_again(clips, tmp_path):
+    whole = clips[1].path.read_bytes()
+    clips[1].path.write_bytes(whole[:-400])
+    options = (clips, tmp_path / "cache", 32, "pyav", 1, False)
+    assert len(FrameStore.open(*options, allow_broken=True)) == 5
+    clips[1].path.write_bytes(whole)
+    assert len(FrameStore.open(*options)) == 6
 
 
 def test_missing_clips_are_listed_before_anything_is_decoded(clips, tmp_path, monkeypatch):

@@ -13,7 +13,8 @@ import pytest
 from clips import REASONS, write_damaged
 
 import litevl
-from litevl.data.decode import DecodeJob, Failure, decode_clips
+from litevl.data.decode import DecodeJob, decode_clips
+from litevl.data.processes import Failure, Work, work_on_clips
 from litevl.data.video import DECODERS, read_frames
 from litevl.errors import DataError
 
@@ -69,7 +70,7 @@ def test_clip_that_hangs_costs_its_time_limit_and_nothing_else(make_clip):
     failed = [answer for answer in answers.values() if isinstance(answer, Failure)]
     assert len(answers) == 5
     assert [failure.reason for failure in failed] == [
-        f"{jobs[2].path}: decoding took over 1 s and was stopped"
+        f"{jobs[2].path}: decoding took over 1 s; stopped"
     ]
 
 
@@ -79,7 +80,7 @@ def test_clip_that_crashes_its_process_is_named(make_clip):
     failed = [answer for answer in answers.values() if isinstance(answer, Failure)]
     assert len(answers) == 5
     assert [failure.reason for failure in failed] == [
-        f"{jobs[2].path}: the decoder brought its process down (SIGSEGV)"
+        f"{jobs[2].path}: decoding brought its process down (SIGSEGV)"
     ]
 
 
@@ -115,6 +116,18 @@ def test_mistake_of_ours_is_raised_not_called_a_broken_clip(make_clip):
     job = DecodeJob("a", make_clip(), indices="wrong")
     with pytest.raises(RuntimeError, match=r"decoding DecodeJob\(clip_id='a'"):
         list(decode_clips([job], 32, "pyav", num_workers=1, timeout_seconds=30))
+
+
+def ask_for_too_much(_job):
+    """Fail as numpy does for the frames of a header that claims billions."""
+    return np.empty((2**40, 224, 224, 3), np.uint8)
+
+
+def test_clip_that_needs_more_memory_than_there_is_is_named():
+    work = Work("decoding", int, ask_for_too_much, timeout_seconds=30)
+    ((name, failure),) = work_on_clips([DecodeJob("a", Path("a.mp4"))], work, num_workers=1)
+    assert name == "a"
+    assert failure.reason == "a.mp4: decoding needs more memory than there is"
 
 
 SCRIPT = """

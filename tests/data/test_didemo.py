@@ -24,6 +24,13 @@ def moment(number, video, sentence, *times, num_segments=6):
     }
 
 
+# Beside the real validation list, whose ids are others.
+SMALL = {
+    TRAIN: [moment(-1, "0@N00_1_aa.mov", "a", (0, 0))],
+    TEST: [moment(-2, "0@N00_2_bb.mov", "a", (0, 0))],
+}
+
+
 @pytest.fixture
 def files():
     """DiDeMo in small: two training clips, one of them of two moments, and one each of the rest."""
@@ -54,10 +61,11 @@ def load(tmp_path):
 
 
 def problems_of(load, files, leave_out=()):
-    """The lines of the DataError, without its headline."""
+    """The problems that the DataError lists, without the files that it names below them."""
     with pytest.raises(DataError) as raised:
         load(files, leave_out)
-    return [line.strip() for line in str(raised.value).splitlines()[1:]]
+    lines = str(raised.value).splitlines()[1:]
+    return [line.strip() for line in lines if not line.startswith("  (")]
 
 
 def paragraph(load, files, *moments):
@@ -145,7 +153,7 @@ def test_files_lie_at_any_depth_and_in_archives(load, files, tmp_path):
 def test_second_copy_of_a_file_is_noted_and_another_of_its_name_refused(load, files):
     files[f"copy/{TRAIN}"] = files[TRAIN]
     assert load(files).notes[0] == "copy/train_data.json: not used, a copy of train_data.json"
-    files[f"copy/{TRAIN}"] = []
+    files[f"copy/{TRAIN}"] = files[TRAIN][:2]
     assert problems_of(load, files) == [
         "copy/train_data.json: differs from train_data.json; keep one of them"
     ]
@@ -217,8 +225,8 @@ def test_two_files_for_one_clip_are_refused_both_named(load, files, tmp_path):
 def test_missing_files_are_asked_for_by_name(load, files, tmp_path):
     del files[TRAIN], files[TEST]
     assert problems_of(load, files) == [
-        "no train_data.json, the original list of moments",
-        "no test_data.json, the original list of moments",
+        f"no {name}, the original list of moments, nor a ready-made list of paragraphs"
+        for name in (TRAIN, TEST)
     ]
     with pytest.raises(DataError, match="no such folder"):
         load_didemo(tmp_path / "nowhere")
@@ -226,18 +234,23 @@ def test_missing_files_are_asked_for_by_name(load, files, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [('[{"video": ', f"{TRAIN}: not JSON ("), ("{}", f"{TRAIN}: should be a list, is a dict")],
+    [
+        ('[{"video": ', f"(files not used: {TRAIN} (not JSON ("),
+        ("{}", f"(files not used: {TRAIN})"),
+    ],
 )
-def test_file_that_is_no_list_is_named(load, files, text, says):
+def test_file_that_is_no_list_is_missing_and_named(load, files, text, says):
     files[TRAIN] = text
-    (problem,) = problems_of(load, files)
-    assert problem.startswith(says)
+    with pytest.raises(DataError) as raised:
+        load(files)
+    assert f"\n  no {TRAIN}, the original list" in str(raised.value)
+    assert says in str(raised.value)
 
 
 @pytest.mark.data
 def test_published_validation_file_gives_the_known_paragraphs(annotations, load, tmp_path):
     (tmp_path / VAL).symlink_to(annotations / "didemo" / "original" / VAL)
-    data = load({TRAIN: [], TEST: []})
+    data = load(SMALL)
     derived = annotations / "didemo" / "derived" / "didemo_ret_val.derived.json"
     expected = [
         (row["video"].removesuffix(".mp4"), (" ".join(row["caption"]),))
@@ -248,3 +261,80 @@ def test_published_validation_file_gives_the_known_paragraphs(annotations, load,
     assert "4180 sentences about 1065 clips, 29 of them under two names" in data.notes[1]
     listed = (annotations / "didemo" / "ce" / "val_list.txt").read_text().split()
     assert {clip.id for clip in data.validation} == {name.rpartition(".")[0] for name in listed}
+
+
+def test_sentences_stand_in_the_order_of_the_file_where_that_is_asked_for(load, files, tmp_path):
+    load(files)
+    in_file_order = load_didemo(tmp_path, sentence_order="file")
+    assert in_file_order.train[0].captions == ("then it sits. a dog comes in",)
+
+
+def ready_made(*rows):
+    """Ready-made paragraphs, as Singularity and VindLU have them."""
+    return [{"video": name, "caption": caption} for name, *caption in rows]
+
+
+def test_ready_made_paragraphs_do_instead_of_the_original_in_their_own_order(load, files):
+    files[TRAIN] = ready_made(
+        ("train/7@N00_11_aa.mp4", "then it sits.", "a dog comes in"), ("7@N00_22_bb.avi", "a cat")
+    )
+    lines = [{"clip_name": f"9@N00_{n}_dd", "caption": f"a fish. {n}"} for n in (44, 45)]
+    files[TEST] = "\r\n".join(map(json.dumps, lines))
+    data = load(files, ["7@N00_99_zz"])
+    assert [(clip.id, *clip.captions) for clip in data.train] == [
+        ("7@N00_11_aa", "then it sits. a dog comes in"),
+        ("7@N00_22_bb", "a cat"),
+    ]
+    assert [(clip.id, *clip.captions) for clip in data.test] == [
+        ("9@N00_44_dd", "a fish. 44"),
+        ("9@N00_45_dd", "a fish. 45"),
+    ]
+    assert data.notes[:2] == (
+        "1 clips to leave out are in no list",
+        f"train: {TRAIN}, 3 sentences about 2 clips, ready-made",
+    )
+
+
+def test_ready_made_paragraphs_beside_the_original_must_have_its_sentences(load, files):
+    files["ret_train.json"] = ready_made(
+        ("7@N00_11_aa.mp4", "then it sits.", "a dog comes in"), ("7@N00_22_bb.mp4", "a cat")
+    )
+    assert load(files).notes[0] == (
+        f"ret_train.json: not used, the sentences of {TRAIN}, 1 of 2 paragraphs in the same order"
+    )
+    files["ret_train.json"].pop()
+    says = (
+        f"ret_train.json: differs from {TRAIN} about 1 clips, first 7@N00_22_bb; "
+        "keep one of them, or name clips to be without in data.leave_out"
+    )
+    assert problems_of(load, files) == [says]
+    assert len(load(files, ["7@N00_22_bb"]).train) == 1
+
+
+def test_wrong_rows_of_ready_made_paragraphs_are_named(load, files):
+    files[TRAIN] = [*ready_made(("7@N00_11_aa.mp4", "a"), ("7@N00_22_bb.mp4", " "), (" ", "b")), 3]
+    assert problems_of(load, files) == [
+        f"{TRAIN}[1]: needs a caption, sentences that are not empty",
+        f"{TRAIN}[2]: video should be a file name, is ' '",
+        f"{TRAIN}[3]: should be an object, is a int",
+    ]
+
+
+def test_list_of_names_is_compared_and_not_used(load, files):
+    files["ce/train_list.txt"] = "7@N00_11_aa.\n7@N00_55_ee.mov\n"
+    assert f"ce/train_list.txt: not used, names 1 of the 2 clips of {TRAIN}, and 1 others" in (
+        load(files).notes
+    )
+
+
+@pytest.mark.data
+def test_published_paragraphs_keep_the_other_order_in_280_clips_only(annotations, load, tmp_path):
+    (tmp_path / VAL).symlink_to(annotations / "didemo" / "original" / VAL)
+    derived = annotations / "didemo" / "derived" / "didemo_ret_val.derived.json"
+    expected = {
+        row["video"].removesuffix(".mp4"): " ".join(row["caption"])
+        for row in json.loads(derived.read_text())
+    }
+    load(SMALL)
+    in_file_order = load_didemo(tmp_path, sentence_order="file").validation
+    assert sum(clip.captions == (expected[clip.id],) for clip in in_file_order) == 280

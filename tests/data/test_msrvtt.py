@@ -77,10 +77,16 @@ def load(tmp_path):
 
 
 def problems_of(load, files, train_split="9k"):
-    """The lines of the DataError, without its headline."""
+    """The problems that the DataError lists, without the files that it names below them."""
+    lines = error_of(load, files, train_split).splitlines()[1:]
+    return [line.strip() for line in lines if not line.startswith("  (")]
+
+
+def error_of(load, files, train_split="9k"):
+    """The text of the DataError."""
     with pytest.raises(DataError) as raised:
         load(files, train_split)
-    return [line.strip() for line in str(raised.value).splitlines()[1:]]
+    return str(raised.value)
 
 
 def ids(clips):
@@ -173,7 +179,7 @@ def test_other_files_are_left_alone_and_named(load, files):
         "words.txt": "one\none\ntwo\n",
         "val_list_jsfusion.txt": "video9\nvideo8\n",
         "other.csv": "video_id,category\nvideo0,3\n",
-        "ret_test.json": [{"video": "video9.mp4", "caption": "a dog"}],
+        "words.json": [{"video": "dog.mp4", "caption": "a dog"}],
     }
     unused = load(files).notes[-1]
     for name in (
@@ -181,7 +187,7 @@ def test_other_files_are_left_alone_and_named(load, files):
         "words.txt",
         "val_list_jsfusion.txt",
         "other.csv",
-        "ret_test.json",
+        "words.json",
         CSV_7K,
     ):
         assert name in unused
@@ -201,7 +207,7 @@ def test_every_wrong_row_is_named_in_one_error(load, files):
     files[CSV_TEST] += (
         'ret2,msr2,video8,again\nret3,msr3,video50,"a, b"\nret4,msr4,video6, \nret5\nret6,msr6,,c\n'
     )
-    assert set(problems_of(load, files)) - {f"(files not used: {CSV_7K})"} == {
+    assert set(problems_of(load, files)) == {
         f"{TRAIN_VAL} videos[6]: duplicate id video1",
         f"{TRAIN_VAL} videos[7]: needs video_id, url and split as strings",
         f"{TRAIN_VAL} sentences[10]: empty caption for video2",
@@ -241,42 +247,58 @@ def test_error_counts_its_problems(load, files):
 def test_csv_without_a_column_says_which(load, files, header, lacks):
     files[CSV_TEST] = files[CSV_TEST].replace("key,vid_key,video_id,sentence", header)
     columns = header.replace(",", ", ")
-    assert f"{CSV_TEST} line 1: lacks column {lacks}; has {columns}" in problems_of(load, files)
+    error = error_of(load, files)
+    assert f"(files not used: {CSV_TEST} (lacks column {lacks}; has {columns})" in error
+    assert "no 1k-A test captions: a CSV with columns video_id and sentence" in error
 
 
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        (
-            CSV_9K,
-            "no 9k train list, a file with one clip id per line; found MSRVTT_train.7k.csv (7k)",
-        ),
-        (
-            CSV_TEST,
-            "no 1k-A test CSV, with columns video_id and sentence (MSRVTT_JSFUSION_test.csv)",
-        ),
-    ],
-)
-def test_missing_file_is_asked_for(load, files, name, says):
-    del files[name]
-    assert says in problems_of(load, files)
+def test_missing_files_are_asked_for_and_the_others_named(load, files, tmp_path):
+    del files[CSV_TEST], files[CSV_9K]
+    files["notes.txt"] = "nothing"
+    assert error_of(load, files).splitlines() == [
+        f"{tmp_path}: 2 problems in the MSRVTT annotations",
+        "  no 1k-A test captions: a CSV with columns video_id and sentence "
+        "(MSRVTT_JSFUSION_test.csv), or JSON with video (or clip_name) and caption",
+        "  no 9k train list, a file with one clip id per line",
+        f"  (recognised: {CSV_7K} (list of ids: 7k), {TEST} (official JSON: clips), "
+        f"{TRAIN_VAL} (official JSON: clips))",
+        f"  (files not used: {CSV_7K}, notes.txt)",
+    ]
+
+
+@pytest.mark.parametrize("train_split", ["9k", "7k"])
+def test_without_a_list_it_follows_from_the_official_json(load, files, tmp_path, train_split):
+    files[CSV_9K] = "video_id\n" + "".join(f"video{n}\n" for n in range(8))
+    expected = load(files, train_split)
+    for name in (CSV_9K, CSV_7K):
+        (tmp_path / name).unlink()
+        del files[name]
+    data = load(files, train_split)
+    assert data.splits == expected.splits
+    assert data.notes[0] == "train list: the official JSON's clips, no list found"
 
 
 def test_without_the_official_json_one_problem_not_thousands(load, files):
     del files[TRAIN_VAL], files[TEST]
-    (problem, _) = problems_of(load, files)
+    (problem,) = problems_of(load, files)
     assert problem.startswith('no official JSON, with "videos" and "sentences"')
 
 
 def test_two_lists_that_differ_are_refused(load, files):
     files["copy.9k.csv"] = files[CSV_9K].replace("video0\n", "")
-    says = f"copy.9k.csv: a 9k list that differs from {CSV_9K}; keep one of them"
+    says = (
+        f"copy.9k.csv: a 9k list that differs from {CSV_9K} about 1 clips, first video0; "
+        "keep one of them"
+    )
     assert says in problems_of(load, files)
 
 
 def test_two_test_tables_that_differ_are_refused(load, files):
     files["copy.csv"] = table([("video9", "a dog, running"), ("video7", "else")])
-    says = f"copy.csv: a test CSV that differs from {CSV_TEST}; keep one of them"
+    says = (
+        f"copy.csv: 1k-A test captions that differ from {CSV_TEST} about 2 clips, first video7; "
+        "keep one of them"
+    )
     assert says in problems_of(load, files)
 
 
@@ -290,8 +312,8 @@ def test_list_of_test_clips_is_not_taken_for_a_train_list(load, files):
     del files[CSV_7K]
     files["val_list_jsfusion.txt"] = "video9\nvideo8\n"
     files["words.txt"] = "one\ntwo\n"
-    says = f"no 7k train list, a file with one clip id per line; found {CSV_9K} (9k)"
-    assert says in problems_of(load, files, "7k")
+    assert ids(load(files, "7k").train) == [f"video{n}" for n in range(6)]
+    assert load(files, "7k").notes[0] == "train list: the official JSON's clips, no list found"
 
 
 def test_files_that_cannot_be_read_are_named(load, files, tmp_path):
@@ -299,14 +321,15 @@ def test_files_that_cannot_be_read_are_named(load, files, tmp_path):
     (tmp_path / "latin.csv").write_bytes(b"video_id\nvid\xe9o1\n")
     files["cut.json"] = '{"videos": ['
     files["odd.json"] = {"videos": 3, "sentences": []}
-    problems = "\n".join(problems_of(load, files))
-    for says in (
-        "broken.zip: cannot be read: File is not a zip file",
-        "latin.csv: cannot be read: 'utf-8' codec",
-        "cut.json: not JSON (",
-        "odd.json: videos should be a list, is a int",
-    ):
-        assert says in problems
+    problem = "odd.json: videos should be a list, is a int"
+    assert problems_of(load, files) == [problem]
+    error = error_of(load, files)
+    (tmp_path / "odd.json").unlink()
+    del files["odd.json"]
+    for text in (error, load(files).notes[-1]):
+        assert "broken.zip (cannot be read: File is not a zip file)" in text
+        assert "latin.csv (cannot be read: 'utf-8' codec" in text
+        assert "cut.json (not JSON (" in text
 
 
 def test_unclosed_quote_in_the_csv_is_named(load, files):

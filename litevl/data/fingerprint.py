@@ -1,0 +1,104 @@
+"""What bytes a data set consists of: a hash of each file, and one of the whole."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from litevl.data.annotations import Annotations
+
+logger = logging.getLogger(__name__)
+
+HASH_FILE = ".litevl-hashes.json"
+
+
+def fingerprint(data: Annotations) -> str:
+    """sha256 over every clip's split, id, file size, file hash, source and captions, sorted.
+
+    Also over its questions, where it has any, over the answer list, where there is one, and over
+    what was done to the clips, where they were prepared.
+    """
+    hashes = file_hashes([clip.path for clips in data.splits.values() for clip in clips])
+    rows: list[list[Any]] = []
+    for name, clips in data.splits.items():
+        for clip in clips:
+            size = clip.path.stat().st_size
+            row = [name, clip.id, size, hashes[clip.path], clip.source, clip.captions]
+            asked = [astuple(question) for question in clip.questions]
+            rows.append([*row, asked] if asked else row)
+    rows.sort()
+    if data.answers:
+        rows.append(["answers", *data.answers])
+    if data.prepared is not None:
+        rows.append(["prepared", data.prepared])
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def file_hashes(paths: Sequence[Path]) -> dict[Path, str]:
+    """sha256 of each file's bytes.
+
+    Kept beside the files, in HASH_FILE, and used again while name, size and time of change are the
+    same: hashing MSRVTT's clips takes about a minute, the second time a second.
+    """
+    known = {folder: read_kept(folder / HASH_FILE) for folder in {path.parent for path in paths}}
+    states = {path: path.stat() for path in paths}
+    hashes: dict[Path, str] = {}
+    for path, state in states.items():
+        entry = known[path.parent].get(path.name)
+        if entry is not None and entry[:2] == [state.st_size, state.st_mtime_ns]:
+            hashes[path] = str(entry[2])
+    unknown = [path for path in states if path not in hashes]
+    if not unknown:
+        return hashes
+    logger.info("hashing %d files", len(unknown))
+    try:
+        with ThreadPoolExecutor() as threads:
+            values = tqdm(threads.map(file_hash, unknown), "hashing", len(unknown), disable=None)
+            for path, value in zip(unknown, values, strict=True):
+                hashes[path] = value
+                state = states[path]
+                known[path.parent][path.name] = [state.st_size, state.st_mtime_ns, value]
+    finally:  # also when interrupted: what was hashed is not hashed again
+        for folder in {path.parent for path in unknown}:
+            write_kept(folder / HASH_FILE, known[folder])
+    return hashes
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_kept(file: Path) -> dict[str, Any]:
+    """What `write_kept` left; nothing where there is no such file, or a damaged one."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, PermissionError, NotADirectoryError, ValueError):
+        return {}  # only kept to save time: made again
+    return content if isinstance(content, dict) else {}
+
+
+def write_kept(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object whole or not at all; a warning where that fails: it only saves time."""
+    try:
+        write_whole(file, content)
+    except OSError as error:
+        logger.warning("%s: not kept for the next time: %s", file, error.strerror)
+
+
+def write_whole(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object whole or not at all; OSError where that fails."""
+    partial = file.with_name(f"{file.name}.{os.getpid()}")
+    try:
+        partial.write_text(json.dumps(content), encoding="utf-8")
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
