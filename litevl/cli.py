@@ -1,4 +1,4 @@
-"""The `litevl` command: check, plan, run, report. Heavy imports wait until a command needs them."""
+"""The `litevl` command: check, plan, run, data, report. Heavy imports wait until needed."""
 
 import argparse
 import contextlib
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from litevl import __version__
+from litevl.cli_data import add_data
 from litevl.errors import LiteVLError, RunError, SpecError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells expect
 CONTINUES = "Finished runs are kept; the same command continues with the rest."
+ASSUMPTIONS = ("device_tflops", "fp32_tflops", "utilisation", "text_tokens")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 
@@ -63,8 +65,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="print the outcome as JSON")
     sub.set_defaults(command=check)
 
-    sub = add("plan", help="list the runs of a spec and what is done of them")
+    sub = add("plan", help="list the runs of a spec, what is done of them, and what they cost")
     add_selection(sub)
+    add_assumptions(sub)
     sub.add_argument("--json", action="store_true", help="print the list as JSON")
     sub.set_defaults(command=plan)
 
@@ -76,7 +79,14 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="run although clips or questions are missing; the records will say comparable: false",
     )
+    sub.add_argument(
+        "--jobs", type=jobs, default=1, metavar="N",
+        help="runs side by side, each with its share of the cores; auto is one a core without a "
+        "GPU, else one (default: 1)",
+    )  # fmt: skip
     sub.set_defaults(command=run)
+
+    add_data(add)
 
     sub = add("report", help="render reports again from the records alone")
     sub.add_argument(
@@ -95,6 +105,11 @@ def add_selection(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--profile", choices=("auto", "mini", "paper"), default="auto",
         help="scale; auto is paper where its clips and weights are present, else mini",
+    )  # fmt: skip
+    sub.add_argument(
+        "--start", metavar="NAME",
+        help="paper profile: the weights to start from, one of the spec's [[start]]; its study has "
+        "its own name and targets (default: the profile's model.weights)",
     )  # fmt: skip
     sub.add_argument(
         "--variant", action="append", default=[], metavar="NAME", dest="variants",
@@ -119,11 +134,48 @@ def add_selection(sub: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_assumptions(sub: argparse.ArgumentParser) -> None:
+    """The options that say what the cost of a plan takes for granted."""
+    kinds = {"utilisation": share, "text-tokens": count}
+    about = {
+        "device-tflops": "peak in bf16 (default: an A100's 312)",
+        "fp32-tflops": "peak in fp32 (default: an A100's 19.5)",
+        "utilisation": "share of the peak that is reached, 0 to 1 (default: 0.35)",
+        "text-tokens": "word pieces that captions and questions are padded to (default: 32)",
+    }
+    for name, words in about.items():
+        kind, help_text = kinds.get(name, positive), f"paper profile's cost: {words}"
+        sub.add_argument(f"--{name}", type=kind, metavar="N", help=help_text)
+
+
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got '{text}'")
+    return number
+
+
+def share(text: str) -> float:
+    """A number above 0 and up to 1."""
+    if positive(text) > 1:
+        raise argparse.ArgumentTypeError(f"expected a share up to 1, got '{text}'")
+    return positive(text)
+
+
 def count(text: str) -> int:
     """A whole number from 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
     return int(text)
+
+
+def jobs(text: str) -> int | None:
+    """A whole number from 1, or None for "auto"."""
+    return None if text == "auto" else count(text)
 
 
 def seed(text: str) -> int:
@@ -135,6 +187,7 @@ def seed(text: str) -> int:
 
 def check(arguments: argparse.Namespace) -> int:
     """Say that a spec is right, or all that is wrong with it; or print the schema."""
+    from litevl.profiles import unsourced
     from litevl.spec import json_schema, load_spec
 
     if arguments.schema:
@@ -149,25 +202,29 @@ def check(arguments: argparse.Namespace) -> int:
             first, *problems = [line.strip() for line in str(error).splitlines()]
             print(json.dumps({"ok": False, "problems": problems or [first]}, indent=2))
         raise
+    warnings = [f"{key}: no [provenance] for the paper profile's value" for key in unsourced(spec)]
     if arguments.json:
-        print(json.dumps({"ok": True, "problems": []}, indent=2))
+        print(json.dumps({"ok": True, "problems": [], "warnings": warnings}, indent=2))
     else:
-        counts = (
-            f"{len(spec.variant)} variants, {len(spec.claim)} claims, {len(spec.target)} targets"
-        )
-        print(f"{arguments.spec}: ok ({counts})")
+        num_unknown = sum(target.value is None for target in spec.target)
+        unknown = f", {num_unknown} of them unknown" if num_unknown else ""
+        counts = f"{len(spec.variant)} variants, {len(spec.claim)} claims"
+        print(f"{arguments.spec}: ok ({counts}, {len(spec.target)} targets{unknown})")
+        for warning in warnings:
+            print(f"  warning: {warning}")
     return 0
 
 
 def selected(
-    arguments: argparse.Namespace,
+    arguments: argparse.Namespace, needs_data: bool = True
 ) -> "tuple[Spec, Profile, str, tuple[PlannedRun, ...]]":
     """The spec, the profile and why, and the runs that the options ask for."""
     from litevl.plan import plan as plan_runs
-    from litevl.spec import choose_profile, load_spec
+    from litevl.profiles import choose
+    from litevl.spec import load_spec
 
-    spec = load_spec(arguments.spec)
-    profile, reason = choose_profile(spec, arguments.profile)
+    asked = arguments.profile, arguments.start
+    spec, profile, reason = choose(load_spec(arguments.spec), *asked, needs_data)
     limits = arguments.subset, arguments.max_steps
     return (
         spec,
@@ -178,10 +235,21 @@ def selected(
 
 
 def plan(arguments: argparse.Namespace) -> int:
-    """Print the runs, one a line, with what is done of them."""
+    """Print the runs, one a line, with what is done of them; for paper also what they cost.
+
+    Planning needs no data, so asking for paper without them is not a mistake here.
+    """
     from litevl.plan import state
 
-    spec, profile, reason, runs = selected(arguments)
+    spec, profile, reason, runs = selected(arguments, needs_data=False)
+    found, assumed = None, None
+    if profile == "paper":
+        from litevl import cost
+
+        asked = {name: getattr(arguments, name) for name in ASSUMPTIONS}
+        given = {name: value for name, value in asked.items() if value is not None}
+        assumed = cost.Assumptions(**given)
+        found = cost.estimates(runs, assumed)
     rows = [
         {
             "id": entry.id,
@@ -194,7 +262,8 @@ def plan(arguments: argparse.Namespace) -> int:
     if arguments.json:
         head = {"spec": spec.name, "profile": profile, "profile_reason": reason}
         limits = {"subset": arguments.subset, "max_steps": arguments.max_steps}
-        print(json.dumps({**head, **limits, "runs": rows}, indent=2))
+        costs = {"cost": cost.as_json(found, assumed)} if found and assumed else {}
+        print(json.dumps({**head, **limits, "runs": rows, **costs}, indent=2))
         return 0
     print(f"{spec.name}, profile {profile} ({reason})")
     width = max(len(entry.id) for entry in runs)
@@ -204,6 +273,8 @@ def plan(arguments: argparse.Namespace) -> int:
     states = [row["state"] for row in rows]
     counts = ", ".join(f"{states.count(name)} {name}" for name in ("done", "failed", "missing"))
     print(f"{len(rows)} run{'s' if len(rows) > 1 else ''}: {counts}")
+    if found and assumed:
+        print(*cost.lines(found, assumed), sep="\n")
     return 0
 
 
@@ -229,6 +300,8 @@ def run(arguments: argparse.Namespace) -> int:
             output=output,
             rerun=arguments.rerun,
             allow_missing=arguments.allow_missing,
+            start=arguments.start,
+            jobs=arguments.jobs,
         )
 
 

@@ -11,7 +11,7 @@ import torch
 from litevl import metrics
 from litevl.data.video import SAMPLERS
 from litevl.engine.clips import ClipSet
-from litevl.engine.evaluate import Evaluation, evaluate, twin_scores
+from litevl.engine.evaluate import Evaluation, evaluate, evaluate_shuffled, twin_scores
 from litevl.engine.precision import computing
 from litevl.measure import Arrays, Scored, picked
 from litevl.model.litevl import LiteVLForRetrieval
@@ -43,12 +43,11 @@ def score_split(
     options = settings.evaluate
     assert options.score is not None  # the spec's check for retrieval
 
-    def score(shuffle: bool) -> Evaluation:
-        rng = np.random.default_rng([seed, int(shuffle)])
-        title = f"scoring {split}" + (", frames shuffled" if shuffle else "")
-        return evaluate(model, clips, settings, rng, shuffle, title)
-
-    plain, shuffled = score(shuffle=False), score(shuffle=True)
+    rng, shuffling = (np.random.default_rng([seed, which]) for which in (0, 1))
+    plain = evaluate(model, clips, settings, rng, f"scoring {split}")
+    shuffled = evaluate_shuffled(
+        model, clips, settings, shuffling, f"scoring {split}, frames shuffled"
+    )
     truth, clusters = np.arange(len(clips)), clips.clusters()
     scores = plain.scores
     arrays: Arrays = {
@@ -61,7 +60,7 @@ def score_split(
         "v2t_ranks": metrics.ranks(scores.video_to_text.T, truth),
         "t2v_itc_ranks": metrics.ranks(scores.itc, truth),
         "v2t_itc_ranks": metrics.ranks(scores.itc.T, truth),
-        "t2v_shuffled_ranks": metrics.ranks(shuffled.scores.text_to_video, truth),
+        "t2v_shuffled_ranks": metrics.ranks(shuffled, truth),
     }
     order = np.argsort(-scores.text_to_video, axis=1, kind="stable")[:, :NUM_TOP]
     arrays["t2v_top"] = order

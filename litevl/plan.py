@@ -54,10 +54,13 @@ def plan(
 def planned(resolved: Resolved, seed: int, subset: int | None, max_steps: int | None) -> PlannedRun:
     """One run with its id: names a reader knows it by, then a key of all that changes its numbers.
 
-    Titles and the list of seeds are left out of the key: neither changes what this run computes.
+    Titles, the list of seeds and what is recomputed are left out of the key: none of them changes
+    a run's numbers.
     """
     settings = as_dict(resolved)
-    del settings["title"], settings["train"]["seeds"]
+    del settings["title"], settings["train"]["seeds"], settings["train"]["recompute"]
+    if not settings["model"]["fresh"]:  # ids are those from before there was this option
+        del settings["model"]["fresh"]
     decides = {"settings": settings, "seed": seed, "subset": subset, "max_steps": max_steps}
     decides |= shipped_parts(resolved)
     text = json.dumps(decides, sort_keys=True, separators=(",", ":"))

@@ -5,24 +5,30 @@ Everything that is wrong with the data shows here, before any training starts.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from litevl.data.annotations import Annotations, text_counts
-from litevl.data.dataset import DataReport, FrameStore, check_clips
+from litevl.data.annotations import Annotations
+from litevl.data.checked import note_on_check
+from litevl.data.counting import DataReport, check_clips, expect_some_left, without_broken
+from litevl.data.dataset import FrameStore
 from litevl.data.didemo import load_didemo
 from litevl.data.mini import ensure_world
 from litevl.data.mini_annotations import read_twins
 from litevl.data.msrvtt import load_msrvtt
+from litevl.data.prepared import note_on_preparation, prepared_hash
 from litevl.data.video_qa import load_msrvtt_qa, load_msvd_qa
 from litevl.engine.clips import ClipSet
 from litevl.errors import DataError
 from litevl.model.question_answering import answer_tokens
 from litevl.model.tokenizer import Tokenizer
 from litevl.spec import DataSpec, Resolved
+
+logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
 NUM_SHOWN = 5  # texts that cannot be used, of each kind
@@ -40,33 +46,28 @@ class Prepared:
 def prepare(settings: Resolved, subset: int | None, allow_missing: bool) -> Prepared:
     """Check the data set, making the mini world first where the spec describes one; decode it.
 
-    subset: only the first so many clips of each split, in the order of the annotations, with all
-    their captions or questions.
+    subset: as for `check_clips`; the other clips are neither looked for nor decoded.
     """
     started = time.perf_counter()
     data, root, workers = settings.data, Path(settings.data.root), os.cpu_count() or 1
     if data.world is not None:
         ensure_world(root, data.dataset, data.world, workers)
     expected = data.expected.model_dump()
-    report = check_clips(
-        read_annotations(data),
-        {split: expected[f"{split}_clips"] for split in SPLITS},
-        allow_missing,
-    )
-    report = count_questions(report, expected, allow_missing)
-    if subset is not None:
-        report = first_clips(report, subset)
+    annotations = read_annotations(data)
+    num_clips = {split: expected[f"{split}_clips"] for split in SPLITS}
+    report = check_clips(annotations, num_clips, allow_missing, subset)
+    other = count_questions(annotations, expected, allow_missing)
+    report = replace(report, not_comparable_because=(*report.not_comparable_because, *other))
     tokenizer = Tokenizer.for_weights(settings.model.weights)
     expect_usable_text(data, report.data, tokenizer)
+    stores, report = decoded(report, settings, workers, allow_missing)
+    if data.world is None and subset is None:  # a subset has a fingerprint of its own
+        note = note_on_check(root, data.dataset, report.fingerprint)
+        report = replace(report, data=replace(report.data, notes=(*report.data.notes, note)))
     twins = read_twins(root)
-    clips = {}
-    for split, some in report.data.splits.items():
-        frames = root.with_name(root.name + "-frames")
-        store = FrameStore.open(
-            some, frames, settings.frames.size_px, settings.frames.decoder, workers
-        )
-        clips[split] = ClipSet(
-            some,
+    clips = {
+        split: ClipSet(
+            report.data.splits[split],
             store,
             tokenizer,
             settings.frames.num_frames,
@@ -75,71 +76,88 @@ def prepare(settings: Resolved, subset: int | None, allow_missing: bool) -> Prep
             report.data.answers,
             data.max_answer_tokens or 0,
         )
+        for split, store in stores.items()
+    }
     return Prepared(report, clips, time.perf_counter() - started)
 
 
+def decoded(
+    report: DataReport, settings: Resolved, workers: int, allow_missing: bool
+) -> tuple[dict[str, FrameStore], DataReport]:
+    """The frames of each split's clips, and the report without those that cannot be decoded.
+
+    Such clips are a DataError that names them all, unless `allow_missing`.
+    """
+    frames, root = settings.frames, Path(settings.data.root)
+    stores: dict[str, FrameStore] = {}
+    broken: dict[str, str] = {}
+    for split, clips in report.data.splits.items():
+        stores[split] = FrameStore.open(
+            clips,
+            root.with_name(root.name + "-frames"),
+            frames.size_px,
+            frames.decoder,
+            workers,
+            allow_broken=allow_missing,
+            first_seconds=settings.data.first_seconds,
+        )
+        broken |= {clips[index].id: why for index, why in stores[split].broken.items()}
+    for why in broken.values():
+        logger.warning("left out: %s", why)
+    return stores, expect_some_left(without_broken(report, broken))
+
+
 def read_annotations(data: DataSpec) -> Annotations:
-    """The data set's annotation files, as published; DataError lists all that is wrong in them."""
+    """The data set's annotation files, as published; DataError lists all that is wrong in them.
+
+    Of a folder of prepared clips also what was done to them.
+    """
+    found, root = _published(data), Path(data.root)
+    prepared = prepared_hash(root)
+    if prepared is None:
+        return found
+    note = note_on_preparation(root, data.first_seconds)
+    return replace(found, prepared=prepared, notes=(*found.notes, note))
+
+
+def _published(data: DataSpec) -> Annotations:
     root = Path(data.root)
     if data.dataset == "msrvtt":
         assert data.train_split is not None  # the spec's check
         return load_msrvtt(root, data.train_split)
     if data.dataset == "didemo":
-        return load_didemo(root, data.leave_out)
+        return load_didemo(root, data.leave_out, data.sentence_order or "annotator-mode")
     assert data.answers is not None  # the spec's check
     load = load_msvd_qa if data.dataset == "msvd-qa" else load_msrvtt_qa
     return load(root, data.answers.count, data.answers.file)
 
 
 def count_questions(
-    report: DataReport, expected: dict[str, int | None], allow_missing: bool
-) -> DataReport:
-    """The report, not comparable where a split has other than the expected number of questions.
+    found: Annotations, expected: dict[str, int | None], allow_missing: bool
+) -> tuple[str, ...]:
+    """Why a run is not comparable: splits with other than the expected number of questions.
 
     Raises DataError unless `allow_missing`.
     """
     problems = []
-    for split in SPLITS:
-        wanted, found = expected[f"{split}_questions"], report.splits[split].get("questions", 0)
-        if wanted is not None and wanted != found:
-            problems.append(f"{split}: {found} questions, the spec expects {wanted}")
+    for split, clips in found.splits.items():
+        wanted, asked = expected[f"{split}_questions"], sum(len(clip.questions) for clip in clips)
+        if wanted is not None and wanted != asked:
+            problems.append(f"{split}: {asked} questions, the spec expects {wanted}")
     if problems and not allow_missing:
         listed = "\n  ".join(problems)
         raise DataError(
             f"the questions are not those the spec expects\n  {listed}\n"
             "  Pass --allow-missing to run anyway; the record will say comparable: false."
         )
-    why = report.not_comparable_because
-    return replace(report, not_comparable_because=(*why, *problems))
-
-
-def first_clips(report: DataReport, count: int) -> DataReport:
-    """The report cut to the first `count` clips of each split, in the order of the annotations.
-
-    They keep all their captions or questions. The answer list stays as it was declared.
-    """
-    data = report.data
-    kept = replace(
-        data, train=data.train[:count], validation=data.validation[:count], test=data.test[:count]
-    )
-    return replace(
-        report,
-        data=kept,
-        splits={
-            split: report.splits[split] | text_counts(clips, data.answers)
-            for split, clips in kept.splits.items()
-        },
-        not_comparable_because=(
-            *report.not_comparable_because,
-            f"subset: the first {count} clips of each split",
-        ),
-    )
+    return tuple(problems)
 
 
 def expect_usable_text(data: DataSpec, found: Annotations, tokenizer: Tokenizer) -> None:
     """Raise DataError that names captions, questions and answers that are empty or too long.
 
-    Of the answer list also those that `answer_tokens` names.
+    Of the answer list also those that `answer_tokens` names. An answer of the other splits than
+    train is only compared with the chosen one: whatever it is, it counts as outside the list.
     """
     most, most_of_answer = data.max_tokens, data.max_answer_tokens or 0
     problems = []
@@ -150,9 +168,9 @@ def expect_usable_text(data: DataSpec, found: Annotations, tokenizer: Tokenizer)
         answers = [(f"question {one.id}", one.answer) for one in asked]
         problems += unusable(f"{split} captions", captions, tokenizer, "max_tokens", most)
         problems += unusable(f"{split} questions", questions, tokenizer, "max_tokens", most)
-        problems += unusable(
-            f"{split} answers", answers, tokenizer, "max_answer_tokens", most_of_answer
-        )
+        if split == "train":
+            key = "max_answer_tokens"
+            problems += unusable(f"{split} answers", answers, tokenizer, key, most_of_answer)
     if data.answers is not None:
         source = data.answers.file or "the answers of the training questions"
         problems += unrankable(source, found.answers, tokenizer, most_of_answer)

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,18 +21,21 @@ import torch
 from safetensors import SafetensorError
 
 from litevl import measure, measure_answers, measure_retrieval
+from litevl.cost import Assumptions, Model, estimates
 from litevl.engine.answering import AnsweringObjective
 from litevl.engine.precision import repeatable
 from litevl.engine.retrieval import RetrievalObjective
 from litevl.engine.train import History, Objective, train
-from litevl.errors import LiteVLError, RunError, SpecError
+from litevl.errors import LiteVLError, RunError, SpecError, WeightsError
 from litevl.model.litevl import LiteVLForRetrieval
 from litevl.model.question_answering import LiteVLForQuestionAnswering
 from litevl.model.weights import WeightsReport, load_blip
 from litevl.plan import PlannedRun, plan, state
 from litevl.prepare import Prepared, prepare
+from litevl.profiles import choose, start_of
 from litevl.record import code_state, hardware, package_versions, write_plan, write_record
-from litevl.spec import Resolved, Spec, as_dict, choose_profile, load_spec, task_of
+from litevl.side_by_side import Options, execute_side_by_side, num_side_by_side
+from litevl.spec import Resolved, Spec, as_dict, load_spec, model_options, task_of
 
 logger = logging.getLogger(__name__)
 
@@ -46,26 +50,39 @@ def execute_plan(
     output: Path,
     rerun: bool,
     allow_missing: bool,
+    start: str | None = None,
+    jobs: int | None = 1,
 ) -> int:
-    """Run what is not done yet and render the report; 0, or 1 if a run failed."""
-    spec = load_spec(spec_path)
-    chosen, reason = choose_profile(spec, profile)
+    """Run what is not done yet and render the report; 0, or 1 if a run failed.
+
+    jobs: runs at a time; None for as many as suit the machine.
+    """
+    spec, chosen, reason = choose(load_spec(spec_path), profile, start)
     runs = plan(spec, chosen, variants, seeds, subset, max_steps)
     records = output / "records"
     left = [run for run in runs if rerun or state(run, records) != "done"]
     headline = f"{spec.name}, profile {chosen} ({reason})"
     print(f"{headline}: {len(runs)} runs, {len(runs) - len(left)} done before", flush=True)
-    write_plan(records / spec.name, chosen, plan_file(spec, spec_path, runs, variants, seeds))
+    write_plan(
+        records / spec.name, chosen, plan_file(spec, spec_path, runs, start, variants, seeds)
+    )
+    at_once = num_side_by_side(jobs, len(left))
+    if rerun:
+        for run in left:
+            shutil.rmtree(output / "runs" / run.id, ignore_errors=True)
     prepared: dict[str, Prepared] = {}
     failed = 0
     for number, run in enumerate(left, start=1):
-        print(f"  run {number} of {len(left)}: {run.id}", flush=True)
-        if rerun:
-            shutil.rmtree(output / "runs" / run.id, ignore_errors=True)
+        if at_once == 1:
+            print(f"  run {number} of {len(left)}: {run.id}", flush=True)
         key = repr((run.resolved.data, run.resolved.frames))
         if key not in prepared:
             prepared[key] = prepare(run.resolved, subset, allow_missing)
-        failed += not execute(run, prepared[key], reason, output)
+        if at_once == 1:
+            failed += not execute(run, prepared[key], reason, output)
+    if at_once > 1:
+        options = Options(subset, allow_missing, reason, output)
+        failed = execute_side_by_side(left, options, at_once)
     from litevl.report.page import render_report
 
     page = render_report(records, output, spec.name, chosen)
@@ -79,11 +96,13 @@ def plan_file(
     spec: Spec,
     spec_path: Path,
     runs: Sequence[PlannedRun],
+    start: str | None,
     variants: Sequence[str],
     seeds: Sequence[int],
 ) -> dict[str, Any]:
     """What the report has to show, as `record.PlanFile` describes it."""
     command = ["litevl", "run", str(spec_path)]
+    command += ["--start", start] if start is not None else []
     command += [part for name in variants for part in ("--variant", name)]
     command += [part for seed in seeds for part in ("--seed", str(seed))]
     return {
@@ -92,8 +111,19 @@ def plan_file(
         "claims": spec.claim,
         "targets": spec.target,
         "provenance": spec.provenance,
+        **(paper_part(spec, runs) if runs[0].resolved.profile == "paper" else {}),
         "variants": [{"name": entry.name, "title": entry.title} for entry in spec.variant],
         "command": shlex.join(command),
+    }
+
+
+def paper_part(spec: Spec, runs: Sequence[PlannedRun]) -> dict[str, Any]:
+    """What a plan of the paper profile says besides: its start, and what its runs may cost."""
+    assumed = Assumptions()
+    return {
+        "start": start_of(spec),
+        "estimates": estimates(runs, assumed),
+        "assumptions": asdict(assumed),
     }
 
 
@@ -147,29 +177,34 @@ def train_and_score(
     settings, seed, folder = run.resolved, run.seed, output / "runs" / run.id
     start = settings.model.weights, torch.Generator().manual_seed(seed)
     data_of_task = settings, data.clips["train"], data.clips["validation"], seed
-    model: measure.Model
+    model: Model
     objective: Objective
     if task_of(settings.data.dataset) == "retrieval":
         ranker, weights = load_blip(LiteVLForRetrieval, *start, **model_options(settings))
+        ranker.visual_encoder.recompute = settings.train.recompute
         model, objective = ranker, RetrievalObjective(ranker.to(device), *data_of_task)
         score_run = partial(measure_retrieval.score_run, ranker)
     else:
         answerer, weights = load_blip(LiteVLForQuestionAnswering, *start, **model_options(settings))
+        answerer.visual_encoder.recompute = settings.train.recompute
         model, objective = answerer, AnsweringObjective(answerer.to(device), *data_of_task)
         score_run = partial(measure_answers.score_run, answerer)
     expect_positions(settings, model.config.max_positions)
+    expect_vocabulary(settings, model.config.vocab_size, len(data.clips["train"].tokenizer))
     title = f"{settings.variant}, seed {seed}"
     history = train(objective, settings.train, seed, run.max_steps, folder, title)
     save_model(model, folder / "model")
     trained = time.perf_counter()
     scored = score_run(settings, data.clips, seed)
     finished = time.perf_counter()
+    listed = data.report.data.listed
     measured = {
         "data": {
             "dataset": settings.data.dataset,
             "fingerprint": data.report.fingerprint,
             "splits": data.report.splits,
             "notes": data.report.data.notes,
+            "answer_list": listed and vars(listed),
         },
         "weights": weights_part(weights),
         "timings_seconds": {"train": history.seconds, "evaluate": finished - trained},
@@ -199,7 +234,20 @@ def expect_positions(settings: Resolved, num_positions: int) -> None:
             )
 
 
-def save_model(model: measure.Model, folder: Path) -> None:
+def expect_vocabulary(settings: Resolved, num_words: int, num_known: int) -> None:
+    """Raise WeightsError where the weights were trained with another vocabulary.
+
+    BLIP's [DEC] and [ENC] are its last two: with one entry more or less they would be other words.
+    """
+    if num_words != num_known:
+        raise WeightsError(
+            f"{settings.model.weights}: word embeddings for {num_words} tokens, but the vocabulary "
+            f"with [DEC] and [ENC] has {num_known}\n"
+            "  Put the vocab.txt that these weights were trained with beside them."
+        )
+
+
+def save_model(model: Model, folder: Path) -> None:
     """Write the trained model, as `from_pretrained` reads it; RunError where that fails."""
     try:
         model.save_pretrained(folder)
@@ -209,15 +257,6 @@ def save_model(model: measure.Model, folder: Path) -> None:
             "  Free some space or choose another --output; finished runs are kept and the same "
             "command continues."
         ) from None
-
-
-def model_options(settings: Resolved) -> dict[str, Any]:
-    """The fields of LiteVLConfig that the spec decides; the others come with the weights."""
-    options = settings.model.model_dump(exclude={"weights"})
-    return options | {
-        "num_frames": settings.frames.num_frames,
-        "image_size_px": settings.frames.size_px,
-    }
 
 
 def weights_part(report: WeightsReport) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from litevl.spec import Claim, Provenance, Target
+from litevl.spec import Claim, Provenance, Start, Target
 from litevl.tasks import Task
 
 Arrays = dict[str, NDArray[Any]]
@@ -153,11 +153,25 @@ class SplitCounts(Part):
     outside_list: int | None = None
 
 
+class ListedPart(Part):
+    """Where the declared answers come from, and those of them that no training question has.
+
+    only_validation: answers that validation questions have; only_test: that test questions alone
+    have. A list that holds such tells of the questions it is tested on.
+    """
+
+    source: str
+    count: int
+    only_validation: tuple[str, ...]
+    only_test: tuple[str, ...]
+
+
 class DataPart(Part):
     dataset: str
     fingerprint: str
     splits: dict[str, SplitCounts]
     notes: tuple[str, ...] = ()
+    answer_list: ListedPart | None = None  # question answering; older records lack it
 
 
 class Weights(Part):
@@ -168,6 +182,11 @@ class Weights(Part):
     loaded: int
     new_by_design: tuple[str, ...]
     dropped_by_design: tuple[str, ...]
+    layout: str | None = None  # records from before other layouts could be read lack the rest
+    revision: str | None = None  # the commit of a hub repository
+    fresh: tuple[str, ...] = ()  # drawn at random because the spec asked for it
+    resized: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Timings(Part):
@@ -288,6 +307,22 @@ class VariantTitle(Part):
     title: str
 
 
+class RunEstimate(Part):
+    """What one whole run of a variant should cost; see `litevl.cost`."""
+
+    variant: str
+    num_runs: Annotated[int, Field(ge=1)]
+    parameters: int
+    flops_per_clip: int
+    flops_per_pair: int
+    """With the longest texts that the spec allows, as in records."""
+    flops_per_step: float
+    """Forward and backward."""
+    train_flops: float
+    evaluate_flops: float
+    device_hours: float
+
+
 class PlanFile(Part):
     """What one command meant to run: which records a report shows, and what it tests with them."""
 
@@ -296,6 +331,10 @@ class PlanFile(Part):
     claims: tuple[Claim, ...] = ()
     targets: tuple[Target, ...] = ()
     provenance: dict[str, Provenance] = {}
+    start: Start | None = None
+    estimates: tuple[RunEstimate, ...] = ()
+    assumptions: dict[str, float] = {}
+    """What the estimates take for granted."""
     variants: tuple[VariantTitle, ...]
     command: str
 

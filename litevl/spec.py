@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from litevl.errors import DataError, SpecError, WeightsError
+from litevl.errors import SpecError
+from litevl.model.config import FreshPart
 from litevl.spec_problems import (
     flat,
     merged,
@@ -18,7 +19,7 @@ from litevl.spec_problems import (
     read_toml,
     suggestion,
 )
-from litevl.tasks import ClaimMetric, Dataset, TargetMetric
+from litevl.tasks import ClaimMetric, Dataset, SentenceOrder, TargetMetric
 from litevl.tasks import Task as Task
 from litevl.tasks import task_of as task_of
 
@@ -39,9 +40,6 @@ CountOrZero = Annotated[int, Field(ge=0, le=LARGEST)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Seeds = Annotated[tuple[CountOrZero, ...], Field(min_length=1, strict=False)]
-
-# Remove with the paper-profile work; `choose_profile` is the only reader.
-PAPER_PROFILE_BLOCKED = "BLIP checkpoints cannot be loaded yet"
 
 
 class Table(BaseModel):
@@ -100,6 +98,11 @@ class DataSpec(Table):
     """msrvtt only, which needs it."""
     leave_out: Annotated[tuple[Text, ...], Field(strict=False)] = ()
     """didemo only: ids of clips that the protocol leaves out by name."""
+    sentence_order: SentenceOrder | None = None
+    """didemo only: sentences of a paragraph by the moment most annotators gave, or as in the file;
+    "annotator-mode" where it is not given."""
+    first_seconds: Positive | None = None
+    """What a clip shows later is not used; without it, clips count whole."""
     max_tokens: Annotated[int, Field(ge=3, le=512)]
     """Longest caption or question in word pieces, [CLS] and [SEP] included."""
     max_answer_tokens: Annotated[int, Field(ge=3, le=64)] | None = None
@@ -121,7 +124,9 @@ class FramesSpec(Table):
 
 class ModelSpec(Table):
     weights: Text
-    """"mini-blip", or the path of a BLIP checkpoint."""
+    """"mini-blip", the path of a BLIP checkpoint, "blip:NAME" or "hub:OWNER/NAME[@REVISION]"."""
+    fresh: Annotated[tuple[FreshPart, ...], Field(strict=False)] = ()
+    """Parts that start at random because the weights lack them."""
     temporal_attention: bool
     time_embedding: Literal["stream", "branch", "none"]
     time_embedding_scale: Annotated[float, Field(ge=0)]
@@ -144,6 +149,9 @@ class TrainSpec(Table):
     """Of all steps."""
     max_grad_norm: Positive
     precision: Precision
+    recompute: bool = False
+    """The backward pass computes each vision block again instead of keeping what is inside: much
+    less memory, a third more work in the image encoder, the same numbers."""
     momentum_encoder: bool = False
     """Retrieval only."""
     momentum: Fraction = 0.995
@@ -196,14 +204,34 @@ class Provenance(Table):
     note: Text
 
 
+class Start(Table):
+    """Weights that the paper may have started from; `--start` chooses among them."""
+
+    name: Name
+    title: Text
+    weights: Text
+    """Takes the place of the paper profile's model.weights."""
+    fetch: Text
+    """The file's name for `litevl data fetch`."""
+    provenance: Provenance
+
+
+class TargetProvenance(Table):
+    source: Literal["paper", "secondary", "reconstructed", "unknown"]
+    """"unknown": no published number could be read."""
+    note: Text
+
+
 class Target(Table):
-    """A published number, for the paper profile only."""
+    """A published number, for the paper profile only; without a value where it is unknown."""
 
     metric: TargetMetric
     variant: str = "full"
-    value: float
-    tolerance: Annotated[float, Field(ge=0)]
-    provenance: Provenance
+    start: str | None = None
+    """The start that the number belongs to; None for any."""
+    value: float | None = None
+    tolerance: Annotated[float, Field(ge=0)] | None = None
+    provenance: TargetProvenance
 
 
 class Claim(Table):
@@ -233,6 +261,7 @@ class Spec(Table):
     train: dict[str, Any] = Field(default_factory=dict)
     evaluate: dict[str, Any] = Field(default_factory=dict)
     variant: Annotated[tuple[Variant, ...], Field(min_length=1, strict=False)]
+    start: Annotated[tuple[Start, ...], Field(strict=False)] = ()
     target: Annotated[tuple[Target, ...], Field(strict=False)] = ()
     claim: Annotated[tuple[Claim, ...], Field(strict=False)] = ()
     provenance: dict[str, Provenance] = Field(default_factory=dict)
@@ -271,41 +300,13 @@ def as_dict(resolved: Resolved) -> dict[str, Any]:
     return resolved.model_dump(mode="json")
 
 
-def choose_profile(spec: Spec, requested: Literal["auto", "mini", "paper"]) -> tuple[Profile, str]:
-    """The profile to run and the reason, as a phrase for the first line printed and the record.
-
-    "auto" is paper where its clips and weights are on this machine, else mini. "paper" without
-    them is a DataError that says what is missing and where it goes.
-    """
-    if requested == "mini":
-        return "mini", "asked for"
-    missing = missing_for_paper(spec)
-    if requested == "paper":
-        if missing:
-            lines = [f"  {place}: {way_out}" for place, way_out in missing]
-            note = f"  Even then: {PAPER_PROFILE_BLOCKED}. --profile mini runs without any of this."
-            raise DataError("\n".join([f"{spec.name}, profile paper: not found", *lines, note]))
-        if PAPER_PROFILE_BLOCKED:
-            raise WeightsError(f"profile paper: {PAPER_PROFILE_BLOCKED}; use --profile mini")
-        return "paper", "asked for"
-    if missing:
-        return "mini", f"not found for paper: {', '.join(place for place, _ in missing)}"
-    if PAPER_PROFILE_BLOCKED:
-        return "mini", f"paper has its clips and weights, but {PAPER_PROFILE_BLOCKED}"
-    return "paper", "its clips and weights are present"
-
-
-def missing_for_paper(spec: Spec) -> list[tuple[str, str]]:
-    """(path, way out) for the folder of clips and the checkpoint that the paper profile lacks."""
-    settings = resolve(spec, "paper", spec.variant[0].name)
-    root, weights = Path(settings.data.root), Path(settings.model.weights)
-    missing = []
-    if not root.is_dir() or not any(root.iterdir()):
-        way_out = f"put the clips and annotation files of {settings.data.dataset} into this folder"
-        missing.append((settings.data.root, way_out))
-    if not weights.exists():
-        missing.append((settings.model.weights, "put BLIP's original checkpoint there"))
-    return missing
+def model_options(settings: Resolved) -> dict[str, Any]:
+    """The fields of LiteVLConfig that the spec decides; the others come with the weights."""
+    options = settings.model.model_dump(exclude={"weights"})
+    return options | {
+        "num_frames": settings.frames.num_frames,
+        "image_size_px": settings.frames.size_px,
+    }
 
 
 def json_schema() -> dict[str, Any]:

@@ -6,6 +6,8 @@ Works on the dotted keys of one profile ("train.batch_size"), with the values th
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from litevl.errors import WeightsError
+from litevl.model.places import weights_path
 from litevl.tasks import TASKS, Task
 
 Problem = tuple[str, str]  # where (dotted key), what
@@ -24,6 +26,11 @@ NEEDED_BY: dict[str, tuple[str, ...]] = {
     "data.world.captions_per_clip": ("msrvtt",),
     "data.world.questions_per_clip": QUESTION_SETS,
     "evaluate.score": RETRIEVAL_SETS,
+}
+# Keys that the others must not have, and these need not.
+ONLY_FOR: dict[str, tuple[str, ...]] = {
+    "data.leave_out": ("didemo",),
+    "data.sentence_order": ("didemo",),
 }
 
 
@@ -64,7 +71,7 @@ def data_conflicts(values: Mapping[str, Any], profile: str) -> list[Problem]:
     """Keys that belong to other data sets, clips left out twice, and a world that is not mini."""
     found: list[Problem] = []
     dataset = values.get("data.dataset")
-    for owned, owners in (NEEDED_BY | {"data.leave_out": ("didemo",)}).items():
+    for owned, owners in (NEEDED_BY | ONLY_FOR).items():
         is_there = any(is_under(key, [owned]) and values[key] not in ((), []) for key in values)
         if dataset is not None and dataset not in owners and is_there:
             names = " and ".join(f'"{owner}"' for owner in owners)
@@ -94,8 +101,12 @@ def needed_keys(values: Mapping[str, Any], bad: set[str]) -> list[Problem]:
 
 
 def model_conflicts(values: Mapping[str, Any]) -> list[Problem]:
-    """Parts of the model that act on a part which is off."""
+    """Parts of the model that act on a part which is off, and weights that have no such name."""
     get, found = values.get, list[Problem]()
+    try:
+        weights_path(get("model.weights", "mini-blip"))
+    except WeightsError as error:
+        found.append(("model.weights", str(error).partition("\n")[0]))
     if get("model.temporal_attention") is False:
         for key in ("model.scaling", "model.time_embedding"):
             if get(key, "none") != "none":

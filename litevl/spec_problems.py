@@ -17,10 +17,12 @@ from litevl.spec_conflicts import Problem, conflicts, is_under, needed_keys
 from litevl.tasks import TASKS, task_of_metric
 
 PROFILES = ("mini", "paper")
+COMBINED = "combined"  # what the report of all data sets goes by
 SHARED_BY_VARIANTS = (
     "data.dataset",
     "data.root",
     "data.leave_out",
+    "data.sentence_order",
     "data.answers",
     "data.world",
     "train.seeds",
@@ -303,9 +305,14 @@ def variant_problems(
 def name_problems(settings: type[BaseModel], document: Mapping[str, Any]) -> list[Problem]:
     """Variants and dotted keys that are named but do not exist, and names used twice."""
     found: list[Problem] = []
+    if document.get("name") == COMBINED:
+        found.append(
+            ("name", f'"{COMBINED}" is what the report of all data sets goes by; give another name')
+        )
     variants = [str(entry.get("name")) for entry in tables_in(document, "variant")]
     claims = [str(entry.get("name")) for entry in tables_in(document, "claim")]
-    for kind, names in (("variant", variants), ("claim", claims)):
+    starts = [str(entry.get("name")) for entry in tables_in(document, "start")]
+    for kind, names in (("variant", variants), ("claim", claims), ("start", starts)):
         twice = {name for name in names if names.count(name) > 1}
         found += [(f"{kind}.{name}", "two entries have this name") for name in sorted(twice)]
 
@@ -319,13 +326,10 @@ def name_problems(settings: type[BaseModel], document: Mapping[str, Any]) -> lis
         check(f"{key}.worse", claim.get("worse"))
         if "better" in claim and claim["better"] == claim.get("worse"):
             found.append((key, "compares a variant with itself"))
-    targets = [
-        (str(t.get("metric")), t.get("variant", "full")) for t in tables_in(document, "target")
-    ]
-    for index, (metric, variant) in enumerate(targets):
-        check(f"target[{index}].variant", variant)
-        if (metric, variant) in targets[:index]:
-            found.append((f"target[{index}]", f"a second target for {metric} of '{variant}'"))
+    targets = tables_in(document, "target")
+    for index, target in enumerate(targets):
+        check(f"target[{index}].variant", target.get("variant", "full"))
+    found += target_problems(targets, starts)
 
     known = list(known_keys(settings))
     provenance = document.get("provenance")
@@ -333,6 +337,29 @@ def name_problems(settings: type[BaseModel], document: Mapping[str, Any]) -> lis
         bare = key.removeprefix("profile.mini.").removeprefix("profile.paper.")
         if bare not in known:
             found.append((f"provenance.{key}", f"no such setting{suggestion(bare, known)}"))
+    return found
+
+
+def target_problems(targets: list[dict[str, Any]], starts: list[str]) -> list[Problem]:
+    """Targets of a start that does not exist, told twice, or with half of what makes a number."""
+    found: list[Problem] = []
+    seen: list[tuple[str, str, str]] = []
+    for index, target in enumerate(targets):
+        key, start = f"target[{index}]", target.get("start")
+        if isinstance(start, str) and start not in starts:
+            found.append((f"{key}.start", f"no start '{start}'{suggestion(start, starts)}"))
+        about = str(target.get("metric")), str(target.get("variant", "full")), str(start)
+        if about in seen:
+            of_start = f" from '{start}'" if start is not None else ""
+            found.append((key, f"a second target for {about[0]} of '{about[1]}'{of_start}"))
+        seen.append(about)
+        provenance = target.get("provenance")
+        source = provenance.get("source") if isinstance(provenance, dict) else None
+        for number in ("value", "tolerance"):
+            if source == "unknown" and number in target:
+                found.append((f"{key}.{number}", 'a number whose source is "unknown"'))
+            elif source is not None and source != "unknown" and number not in target:
+                found.append((f"{key}.{number}", "missing"))
     return found
 
 

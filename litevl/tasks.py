@@ -4,6 +4,7 @@ from typing import Literal, get_args
 
 Task = Literal["retrieval", "question-answering"]
 Dataset = Literal["msrvtt", "didemo", "msvd-qa", "msrvtt-qa"]
+SentenceOrder = Literal["annotator-mode", "file"]  # in DiDeMo's paragraphs
 TASKS: dict[str, Task] = {
     "msrvtt": "retrieval",
     "didemo": "retrieval",

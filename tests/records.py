@@ -175,6 +175,7 @@ def make_record(variant: str, seed: int, arrays: dict[str, Any], profile: str = 
                 "test": counts(num, num),
             },
             "notes": ["drawn scenes, seed 0"],
+            "answer_list": None,
         },
         "weights": {
             "source": "mini-blip",
@@ -182,6 +183,11 @@ def make_record(variant: str, seed: int, arrays: dict[str, Any], profile: str = 
             "loaded": 120,
             "new_by_design": ["vision.blocks.0.temporal.norm.weight"],
             "dropped_by_design": ["text_decoder.cls.bias"],
+            "layout": "litevl",
+            "revision": None,
+            "fresh": [],
+            "resized": [],
+            "notes": [],
         },
         "timings_seconds": {"data": 2.0, "train": 90.5, "evaluate": 8.25, "total": 100.75},
         "cost": {

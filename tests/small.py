@@ -13,15 +13,15 @@ from litevl.data.mini import plan_world
 from litevl.data.scenes import render
 from litevl.data.stills import vocabulary
 from litevl.engine.clips import ClipSet
+from litevl.model.checkpoints import save_blip
 from litevl.model.config import LiteVLConfig
 from litevl.model.litevl import LiteVLForRetrieval
 from litevl.model.question_answering import LiteVLForQuestionAnswering
 from litevl.model.tokenizer import Tokenizer
-from litevl.model.weights import load_blip, save_blip
+from litevl.model.weights import load_blip
 from litevl.record import Record, read_arrays, read_record
-from litevl.run import model_options
 from litevl.schema import Arrays
-from litevl.spec import Resolved, World, task_of
+from litevl.spec import Resolved, World, model_options, task_of
 from litevl.tasks import Dataset
 
 SHIPPED = Path(__file__).parents[1] / "reproductions"

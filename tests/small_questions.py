@@ -12,8 +12,7 @@ from litevl.engine.clips import ClipSet
 from litevl.engine.retrieval import RetrievalObjective
 from litevl.model.question_answering import LiteVLForQuestionAnswering
 from litevl.model.weights import load_blip
-from litevl.run import model_options
-from litevl.spec import Resolved, load_spec, resolve, task_of
+from litevl.spec import Resolved, load_spec, model_options, resolve, task_of
 from litevl.tasks import Dataset
 
 # Of different lengths; two pairs begin with the same word. "purple" and "a star" are not listed.

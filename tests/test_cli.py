@@ -121,9 +121,20 @@ def test_version_is_the_one_of_the_project_file(capsys):
 def test_check_says_ok_and_what_the_spec_holds(name, capsys):
     path = ROOT / "reproductions" / f"{name}.toml"
     assert main(["check", str(path)]) == 0
-    num_targets = 4 if name == "msrvtt" else 0  # the other numbers could not be read
-    out = capsys.readouterr().out
-    assert out == f"{path}: ok (5 variants, 3 claims, {num_targets} targets)\n"
+    targets = {"msrvtt": "8 targets", "didemo": "6 targets, 6 of them unknown"}
+    told = targets.get(name, "2 targets, 2 of them unknown")
+    assert capsys.readouterr().out == f"{path}: ok (5 variants, 3 claims, {told})\n"
+
+
+def test_check_warns_of_paper_values_whose_source_is_not_told(tmp_path, capsys):
+    lines = Path(MSRVTT).read_text().splitlines(keepends=True)
+    path = tmp_path / "untold.toml"
+    path.write_text("".join(line for line in lines if not line.startswith('"train.epochs" = ')))
+    assert main(["check", str(path)]) == 0
+    warning = "train.epochs: no [provenance] for the paper profile's value"
+    assert capsys.readouterr().out.endswith(f"\n  warning: {warning}\n")
+    assert main(["check", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["warnings"] == [warning]
 
 
 def test_check_prints_every_problem_on_stderr_and_returns_2(tmp_path, capsys):
@@ -140,7 +151,7 @@ def test_check_prints_every_problem_on_stderr_and_returns_2(tmp_path, capsys):
 
 def test_check_as_json_tells_a_program_the_same(tmp_path, capsys):
     assert main(["check", MSRVTT, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"ok": True, "problems": []}
+    assert json.loads(capsys.readouterr().out) == {"ok": True, "problems": [], "warnings": []}
     path = tmp_path / "bad.toml"
     path.write_text(re.sub(r"epochs = \d+", "epochs = 0", Path(MSRVTT).read_text(), count=1))
     assert main(["check", str(path), "--json"]) == 2
@@ -217,8 +228,8 @@ def test_plan_names_the_variants_there_are(capsys):
     assert "no such variant: none-such (it has: full, " in capsys.readouterr().err
 
 
-def test_paper_profile_without_data_says_what_is_missing(capsys):
-    assert main(["plan", MSRVTT, "--profile", "paper"]) == 2
+def test_running_the_paper_profile_without_data_says_what_is_missing(capsys):
+    assert main(["run", MSRVTT, "--profile", "paper"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("DataError: msrvtt, profile paper: not found\n  data/msrvtt: ")
 
@@ -258,7 +269,7 @@ def test_help_of_run_says_what_a_subset_is(capsys):
 def test_run_passes_everything_on_and_returns_what_came_back(execute_plan, tmp_path):
     execute_plan.outcome = 1
     options = "--profile mini --variant full --variant no-scaling --seed 3 --seed 4 --subset 8"
-    rest = "--max-steps 5 --output out --rerun --allow-missing"
+    rest = "--max-steps 5 --output out --rerun --allow-missing --jobs auto"
     assert main(["run", MSRVTT, *options.split(), *rest.split()]) == 1
     assert execute_plan.calls == [
         {
@@ -271,6 +282,8 @@ def test_run_passes_everything_on_and_returns_what_came_back(execute_plan, tmp_p
             "output": Path("out"),
             "rerun": True,
             "allow_missing": True,
+            "start": None,
+            "jobs": None,
         }
     ]
     assert list((tmp_path / "out").iterdir()) == []  # tried, and left as it was
@@ -289,6 +302,8 @@ def test_run_without_options_is_the_whole_plan_under_the_auto_profile(execute_pl
         "output": Path("reports"),
         "rerun": False,
         "allow_missing": False,
+        "start": None,
+        "jobs": 1,
     }
 
 

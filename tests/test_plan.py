@@ -119,7 +119,7 @@ def test_id_is_the_same_on_every_machine_and_day():
         "evaluate": {"rerank_k": 2, "score": "itm+itc", "batch_size": 2, "precision": "fp32"},
     }
     run = planned(Resolved.model_validate(settings), 1, 2, None)
-    assert run.id == "tiny-mini-full-s1-02f5f00a"
+    assert run.id == "tiny-mini-full-s1-153cfa31"
 
 
 def test_every_run_of_a_plan_has_its_own_id(msrvtt):

@@ -1,19 +1,16 @@
-"""A data set made ready: questions counted, cut to a subset, every text checked at once."""
+"""A data set made ready: questions counted, every text checked at once."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small import SHIPPED, small_world
+from small import SHIPPED
 
 from litevl import prepare as module
 from litevl.data.annotations import Annotations, Clip, Question
-from litevl.data.dataset import DataReport
-from litevl.data.mini import plan_world
-from litevl.data.mini_annotations import write_annotations
 from litevl.errors import DataError
 from litevl.model.tokenizer import Tokenizer
-from litevl.prepare import count_questions, expect_usable_text, first_clips, read_annotations
+from litevl.prepare import count_questions, expect_usable_text
 from litevl.spec import AnswerList, DataSpec, load_spec, resolve
 
 WORDS = {"train": 3, "validation": 1, "test": 2}  # questions
@@ -26,20 +23,10 @@ def clip(name: str, *asked: tuple[str, str], captions: tuple[str, ...] = ()) -> 
     return Clip(name, Path(f"{name}.mp4"), name, captions, questions)
 
 
-def report_on(data: Annotations) -> DataReport:
-    """What `check_clips` says where every clip is there."""
-    splits = {
-        split: {"expected": len(clips), "found": len(clips), "broken": 0}
-        | module.text_counts(clips, data.answers)
-        for split, clips in data.splits.items()
-    }
-    return DataReport(splits, "fingerprint", data, (), ())
-
-
 @pytest.fixture
-def report() -> DataReport:
+def found() -> Annotations:
     """Two training clips with 2 and 1 questions, then clips with 1 and with 2."""
-    data = Annotations(
+    return Annotations(
         (
             clip("a", ("what is red?", "circle"), ("who moves?", "circle")),
             clip("b", ("where is the circle?", "left")),
@@ -49,7 +36,6 @@ def report() -> DataReport:
         (),
         ("circle", "left"),
     )
-    return report_on(data)
 
 
 def data_spec(dataset: str, **changes) -> DataSpec:
@@ -62,19 +48,18 @@ def data_spec(dataset: str, **changes) -> DataSpec:
 
 
 @pytest.mark.parametrize("allow_missing", [False, True])
-def test_as_many_questions_as_expected_leave_the_report_as_it_is(report, allow_missing):
-    assert count_questions(report, EXPECTED, allow_missing) == report
+def test_as_many_questions_as_expected_are_no_reason_against_comparing(found, allow_missing):
+    assert count_questions(found, EXPECTED, allow_missing) == ()
 
 
-def test_data_sets_without_questions_expect_none(report):
-    nothing = dict.fromkeys(EXPECTED)
-    assert count_questions(report, nothing, allow_missing=False) == report
+def test_data_sets_without_questions_expect_none(found):
+    assert count_questions(found, dict.fromkeys(EXPECTED), allow_missing=False) == ()
 
 
-def test_other_numbers_of_questions_are_named_together_with_the_way_out(report):
+def test_other_numbers_of_questions_are_named_together_with_the_way_out(found):
     expected = EXPECTED | {"train_questions": 5, "test_questions": 1}
     with pytest.raises(DataError) as caught:
-        count_questions(report, expected, allow_missing=False)
+        count_questions(found, expected, allow_missing=False)
     lines = str(caught.value).split("\n")
     assert lines[1:3] == [
         "  train: 3 questions, the spec expects 5",
@@ -84,56 +69,16 @@ def test_other_numbers_of_questions_are_named_together_with_the_way_out(report):
     assert "comparable: false" in lines[3]
 
 
-def test_other_numbers_of_questions_are_allowed_and_say_why_nothing_is_comparable(report):
-    before = replace(report, not_comparable_because=("a clip is missing",))
-    found = count_questions(before, EXPECTED | {"validation_questions": 2}, allow_missing=True)
-    assert found.not_comparable_because == (
-        "a clip is missing",
+def test_other_numbers_of_questions_are_allowed_and_say_why_nothing_is_comparable(found):
+    expected = EXPECTED | {"validation_questions": 2}
+    assert count_questions(found, expected, allow_missing=True) == (
         "validation: 1 questions, the spec expects 2",
     )
-    assert found.data == report.data
 
 
-def test_split_without_any_question_is_counted_as_none(report):
-    empty = report_on(replace(report.data, validation=()))
+def test_split_without_any_question_is_counted_as_none(found):
     with pytest.raises(DataError, match="validation: 0 questions, the spec expects 1"):
-        count_questions(empty, EXPECTED, allow_missing=False)
-
-
-# The first clips
-
-
-def test_first_clips_keep_their_order_and_all_their_questions(report):
-    cut = first_clips(report, 1)
-    assert cut.data.train == report.data.train[:1]
-    assert [question.id for question in cut.data.train[0].questions] == ["a.0", "a.1"]
-    assert [len(clips) for clips in cut.data.splits.values()] == [1, 1, 1]
-    assert cut.not_comparable_because == ("subset: the first 1 clips of each split",)
-
-
-def test_counts_of_texts_are_those_of_the_first_clips_and_counts_of_clips_of_all(report):
-    found = first_clips(report, 1).splits
-    of_clips = {"expected": 2, "found": 2, "broken": 0, "captions": 0}
-    assert found["train"] == of_clips | {"questions": 2, "outside_list": 0}
-    assert found["test"] == of_clips | {"questions": 1, "outside_list": 0}
-    assert report.splits["test"] == of_clips | {"questions": 2, "outside_list": 1}
-
-
-def test_declared_answers_come_from_all_training_questions_also_of_a_subset(tmp_path):
-    world = small_world("msvd-qa")
-    write_annotations(tmp_path, "msvd-qa", plan_world("msvd-qa", world), world)
-    data = read_annotations(data_spec("msvd-qa", root=str(tmp_path), answers=AnswerList(count=9)))
-    cut = first_clips(report_on(data), 1)
-    assert cut.data.answers == data.answers
-    assert len(data.answers) == 9
-    asked = {question.answer for one in cut.data.train for question in one.questions}
-    assert not set(data.answers) <= asked
-
-
-def test_subset_is_one_more_reason_beside_those_there_were(report):
-    before = replace(report, not_comparable_because=("a clip is missing",))
-    assert len(first_clips(before, 9).not_comparable_because) == 2
-    assert first_clips(before, 9).data == report.data
+        count_questions(replace(found, validation=()), EXPECTED, allow_missing=False)
 
 
 # Texts
@@ -152,8 +97,8 @@ def complaint(data: DataSpec, found: Annotations, tokenizer: Tokenizer) -> str:
     return str(caught.value)
 
 
-def test_usable_captions_questions_and_answers_pass(report, tokenizer):
-    expect_usable_text(data_spec("msvd-qa"), report.data, tokenizer)
+def test_usable_captions_questions_and_answers_pass(found, tokenizer):
+    expect_usable_text(data_spec("msvd-qa"), found, tokenizer)
     captions = Annotations((clip("a", captions=("a red circle",)),), (), (), ())
     expect_usable_text(data_spec("msrvtt"), captions, tokenizer)
 
@@ -181,19 +126,28 @@ def test_captions_of_all_splits_that_cannot_be_used_are_named_together(tokenizer
 
 def test_questions_and_answers_that_cannot_be_used_are_named_by_the_question(tokenizer):
     found = Annotations(
-        (clip("a", ("who moves?", "circle"), ("where is the large red circle?", "left")),),
-        (clip("b", ("who moves?", "a b c d")),),
+        (
+            clip("a", ("who moves?", "circle"), ("where is the large red circle?", "left")),
+            clip("b", ("who moves?", "a b c d")),
+        ),
+        (),
         (),
         (),
         ("circle", "left"),
     )
     data = data_spec("msvd-qa", max_tokens=7, max_answer_tokens=4)
     message = complaint(data, found, tokenizer)
-    assert "  train questions: 1 of 2\n    question a.1: more than 7 word pieces: 'where" in message
+    assert "  train questions: 1 of 3\n    question a.1: more than 7 word pieces: 'where" in message
     assert "raise data.max_tokens in" in message
-    assert "  validation answers: 1 of 1\n    question b.0: more than 4 word pieces:" in message
+    assert "  train answers: 1 of 3\n    question b.0: more than 4 word pieces:" in message
     assert "raise data.max_answer_tokens in" in message
     assert "answer list" not in message
+
+
+def test_answers_that_nobody_is_trained_on_may_be_anything(found, tokenizer):
+    odd = clip("f", ("who moves?", "a b c d"), ("who moves?", "\u6f22"))
+    data = data_spec("msvd-qa", max_answer_tokens=4)
+    expect_usable_text(data, replace(found, validation=(odd,), test=(odd,)), tokenizer)
 
 
 def test_only_the_first_unusable_texts_are_listed_and_all_are_counted(tokenizer, monkeypatch):
@@ -217,12 +171,23 @@ def test_only_the_first_unusable_texts_are_listed_and_all_are_counted(tokenizer,
 )
 @pytest.mark.parametrize("file", [None, "answers.json"])
 def test_answers_that_cannot_be_ranked_are_named_with_what_is_wrong_elsewhere(
-    report, tokenizer, answers, line, file
+    found, tokenizer, answers, line, file
 ):
     asked = clip("e", ("what " * 40, "circle"))
-    found = replace(report.data, test=(asked,), answers=answers)
+    found = replace(found, test=(asked,), answers=answers)
     data = data_spec("msvd-qa", answers=AnswerList(count=len(answers), file=file))
     message = complaint(data, found, tokenizer)
     assert line in message
     assert (file or "the answers of the training questions") in message
     assert "test questions: 1 of 1\n    question e.0: more than 32 word pieces" in message
+
+
+@pytest.mark.parametrize(
+    ("order", "asked"),
+    [("file", "file"), ("annotator-mode", "annotator-mode"), (None, "annotator-mode")],
+)
+def test_sentences_are_read_in_the_order_of_the_spec(monkeypatch, order, asked):
+    calls = []
+    monkeypatch.setattr(module, "load_didemo", lambda *arguments: calls.append(arguments))
+    module.read_annotations(data_spec("didemo", sentence_order=order, leave_out=("a",)))
+    assert [(left_out, given) for _, left_out, given in calls] == [(("a",), asked)]

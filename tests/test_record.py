@@ -341,6 +341,9 @@ def test_plan_comes_back_as_written(tmp_path: Path) -> None:
         "provenance": {"model.scaling": {"source": "reconstructed", "note": "why"}},
         "variants": [{"name": "full", "title": "LiteVL"}],
         "command": "litevl run reproductions/msrvtt.toml",
+        "start": None,
+        "estimates": [],
+        "assumptions": {},
     }
     path = write_plan(tmp_path, "mini", plan)
     assert path.name == "mini.plan.json"

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from litevl import run as engine
 from litevl.cli import main
 from litevl.engine import retrieval
 from litevl.engine import train as training
+from litevl.errors import WeightsError
 from litevl.record import read_arrays, read_record
 from litevl.report import page
 from litevl.run import execute_plan
@@ -364,3 +366,10 @@ def test_execute_plan_is_what_the_command_line_calls(small, tmp_path, monkeypatc
     )
     assert code == 0
     assert records(tmp_path)["full", 0].run.profile_reason == "asked for"
+
+
+def test_weights_trained_with_another_vocabulary_are_refused():
+    settings = SimpleNamespace(model=SimpleNamespace(weights="model.pth"))
+    engine.expect_vocabulary(settings, 30524, 30524)
+    with pytest.raises(WeightsError, match=r"model.pth: word embeddings for 30524 .* has 30522"):
+        engine.expect_vocabulary(settings, 30524, 30522)

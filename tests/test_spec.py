@@ -5,8 +5,7 @@ import json
 import pytest
 from spec_texts import SHIPPED, TEXTS
 
-from litevl import spec as spec_module
-from litevl.errors import DataError, SpecError, WeightsError
+from litevl.errors import SpecError
 from litevl.spec import (
     PROFILES,
     SECTIONS,
@@ -14,7 +13,6 @@ from litevl.spec import (
     Settings,
     Spec,
     as_dict,
-    choose_profile,
     json_schema,
     load_spec,
     resolve,
@@ -55,21 +53,42 @@ def test_there_is_one_reproduction_for_each_data_set_and_it_claims_what_the_pape
     assert {claim.metric for claim in shipped.claim} == {metric}
 
 
-def test_targets_of_msrvtt_are_those_quoted(msrvtt):
-    quoted = {target.metric: target.value for target in msrvtt.target}
-    assert quoted == {"t2v/R@1": 46.7, "t2v/R@5": 71.8, "t2v/R@10": 81.7, "t2v/MdR": 2.0}
+def test_targets_of_msrvtt_are_those_quoted_for_each_start(msrvtt):
+    quoted = {(target.start, target.metric): target.value for target in msrvtt.target}
+    small = {"t2v/R@1": 46.7, "t2v/R@5": 71.8, "t2v/R@10": 81.7, "t2v/MdR": 2.0}
+    large = {"t2v/R@1": 50.8, "t2v/R@5": 76.3, "t2v/R@10": 84.4, "t2v/MdR": 2.0}
+    starts = {"14m": small, "129m": large}
+    assert quoted == {(start, m): v for start, row in starts.items() for m, v in row.items()}
     assert {target.provenance.source for target in msrvtt.target} == {"secondary"}
 
 
-def test_every_setting_that_decides_a_number_has_its_provenance(shipped):
-    scale_only = {"evaluate.batch_size", "data.root"}
+def test_targets_that_nobody_could_read_are_said_to_be_unknown(shipped):
+    if shipped.name == "msrvtt":
+        return
+    assert {target.start for target in shipped.target} == {"14m", "129m"}
+    for target in shipped.target:
+        assert (target.value, target.tolerance) == (None, None)
+        assert target.provenance.source == "unknown"
+
+
+def test_starts_say_where_their_weights_come_from_and_that_s_and_l_are_our_reading(shipped):
+    assert [start.name for start in shipped.start] == ["14m", "129m"]
+    assert [start.title for start in shipped.start] == ["LiteVL-S", "LiteVL-L"]
+    for start in shipped.start:
+        assert f"{start.fetch}.pth" == f"blip:{start.weights.rpartition('/')[2]}"
+        assert start.provenance.source == "reconstructed"
+        assert "our reading, confirmed nowhere" in start.provenance.note
+    assert resolve(shipped, "paper", "full").model.weights == shipped.start[0].weights
+
+
+def test_every_setting_of_both_profiles_has_its_provenance(shipped):
     method = {section: getattr(shipped, section) for section in SECTIONS}
     told = shipped.provenance
     for scale in (shipped.profile.mini, shipped.profile.paper):
         given = flat(merged(method, scale))
         wanted = {key for key in given if not key.startswith("data.world.")}
         covered = {k for k in wanted if any(k == t or k.startswith(f"{t}.") for t in told)}
-        assert wanted - covered == scale_only
+        assert wanted == covered
 
 
 def test_profiles_of_a_shipped_spec_differ_in_scale_and_not_in_method(shipped):
@@ -166,54 +185,3 @@ def test_schema_knows_every_key_and_its_meaning():
     choices = definitions["Claim"]["properties"]["metric"]["enum"]
     assert {"t2v/R@1", "accuracy/when"} <= set(choices)
     assert schema["additionalProperties"] is False
-
-
-# Which profile runs
-
-
-@pytest.fixture
-def data_of_the_paper(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "data/msrvtt").mkdir(parents=True)
-    (tmp_path / "data/msrvtt/MSRVTT_JSFUSION_test.csv").touch()
-    (tmp_path / "data/weights").mkdir()
-    (tmp_path / "data/weights/model_base_14M.pth").touch()
-
-
-def test_auto_is_mini_and_says_what_paper_lacks(msrvtt, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    profile, reason = choose_profile(msrvtt, "auto")
-    assert profile == "mini"
-    assert reason == "not found for paper: data/msrvtt, data/weights/model_base_14M.pth"
-
-
-def test_asking_for_paper_without_data_says_what_is_missing_and_where_it_goes(
-    msrvtt, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "data/msrvtt").mkdir(parents=True)  # an empty folder is no data set
-    with pytest.raises(DataError) as caught:
-        choose_profile(msrvtt, "paper")
-    message = str(caught.value)
-    assert "data/msrvtt: put the clips and annotation files" in message
-    assert "data/weights/model_base_14M.pth: put BLIP's original checkpoint there" in message
-    assert "--profile mini" in message
-
-
-@pytest.mark.usefixtures("data_of_the_paper")
-def test_auto_is_paper_where_clips_and_weights_are_present(msrvtt, monkeypatch):
-    monkeypatch.setattr(spec_module, "PAPER_PROFILE_BLOCKED", "")
-    assert choose_profile(msrvtt, "auto") == ("paper", "its clips and weights are present")
-    assert choose_profile(msrvtt, "paper") == ("paper", "asked for")
-    assert choose_profile(msrvtt, "mini") == ("mini", "asked for")
-
-
-@pytest.mark.usefixtures("data_of_the_paper")
-def test_paper_is_refused_as_long_as_its_checkpoints_cannot_be_loaded(msrvtt, monkeypatch):
-    monkeypatch.setattr(spec_module, "PAPER_PROFILE_BLOCKED", "not yet")
-    assert choose_profile(msrvtt, "auto") == (
-        "mini",
-        "paper has its clips and weights, but not yet",
-    )
-    with pytest.raises(WeightsError, match="not yet; use --profile mini"):
-        choose_profile(msrvtt, "paper")

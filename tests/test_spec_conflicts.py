@@ -62,7 +62,7 @@ from spec_texts import TEXT, TEXTS, edited, problem_lines, set_in
             id="drawn clips for everybody",
         ),
         pytest.param(
-            [('weights = "data/weights/model_base_14M.pth"', 'weights = "mini-blip"')],
+            [set_in("profile.paper.model", "weights", '"mini-blip"')],
             'profile.paper.model.weights: "mini-blip" has seen drawings only; name a BLIP '
             "checkpoint",
             id="mini weights for the paper profile",
@@ -142,6 +142,11 @@ def expected_without(name):
             QA, [(TEST_ROOT, f'{TEST_ROOT}\nleave_out = ["vid1"]')],
             'profile.paper.data.leave_out: only for "didemo"; the data set is "msvd-qa"',
             id="clips left out by name",
+        ),
+        pytest.param(
+            QA, [(TEST_ROOT, f'{TEST_ROOT}\nsentence_order = "file"')],
+            'profile.paper.data.sentence_order: only for "didemo"; the data set is "msvd-qa"',
+            id="order of sentences of one caption",
         ),
         pytest.param(
             QA, [set_in("profile.paper.data", "answers", None, QA)],
@@ -337,7 +342,7 @@ def test_spec_turned_to_another_task_is_told_everything_at_once(tmp_path):
         "profile.paper.train.momentum_encoder",
         *(f"claim.{name}-helps.metric" for name in ("temporal-attention", "dynamic-scaling")),
         "claim.text-dependent-pooling-helps.metric",
-        *(f"target[{index}].metric" for index in range(4)),
+        *(f"target[{index}].metric" for index in range(8)),
     }
 
 

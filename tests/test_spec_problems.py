@@ -42,6 +42,13 @@ def test_first_line_names_the_file_and_counts_the_problems(tmp_path):
         load_spec(path)
 
 
+def test_name_of_the_combined_report_is_taken(tmp_path):
+    lines = problem_lines(tmp_path, edited(('name = "msrvtt"', 'name = "combined"')))
+    assert lines == [
+        'name: "combined" is what the report of all data sets goes by; give another name'
+    ]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
@@ -196,8 +203,27 @@ def test_section_that_is_not_a_table_is_one_problem(section, value):
         ),
         pytest.param(
             [('metric = "t2v/R@5"', 'metric = "t2v/R@1"')],
-            "target[1]: a second target for t2v/R@1 of 'full'",
+            "target[1]: a second target for t2v/R@1 of 'full' from '14m'",
             id="target twice",
+        ),
+        pytest.param(
+            [('start = "129m"', 'start = "128m"')],
+            "target[4].start: no start '128m'; did you mean '129m'?",
+            id="start of a target",
+        ),
+        pytest.param(
+            [("value = 46.7\n", "")], "target[0].value: missing", id="target without a number"
+        ),
+        pytest.param(
+            [
+                (
+                    'source = "secondary", note = "LiteVL-S as',
+                    'source = "unknown", note = "LiteVL-S as',
+                ),
+                ("value = 46.7\n", ""),
+            ],
+            'target[0].tolerance: a number whose source is "unknown"',
+            id="unknown with a number",
         ),
         pytest.param(
             [('"model.scaling" = { source', '"model.scalling" = { source')],

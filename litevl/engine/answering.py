@@ -33,7 +33,7 @@ class Batch:
     frames: Tensor  # (C, T, 3, S, S)
     clip_of_question: Tensor  # (B,) from 0 to C - 1
     questions: Tokens
-    answers: Tokens
+    answers: tuple[str, ...]  # as annotated: only training turns them into words
     ids: tuple[str, ...]  # of the questions
 
 
@@ -58,7 +58,7 @@ def gather(
         clips.frames(index, sampler, rng, shuffle),
         torch.from_numpy(clip_of_question),
         clips.tokens([question.text for _, question in asked]),
-        clips.answer_tokens([question.answer for _, question in asked]),
+        tuple(question.answer for _, question in asked),
         tuple(question.id for _, question in asked),
     )
 
@@ -154,7 +154,7 @@ class AnsweringObjective:
         loss = self.model.loss(
             batch.frames.to(self.device),
             batch.questions.to(self.device),
-            batch.answers.to(self.device),
+            self.clips.answer_tokens(batch.answers).to(self.device),
             clip_of_question=batch.clip_of_question.to(self.device),
         )
         return {"answer": loss}

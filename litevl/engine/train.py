@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from litevl.engine.checkpoint import read_checkpoint, write_checkpoint
-from litevl.engine.precision import computing
+from litevl.engine.precision import attention_kernel, computing
 from litevl.errors import RunError
 from litevl.model.weights import NEW_BY_DESIGN
 from litevl.spec import TrainSpec
@@ -105,7 +105,8 @@ def train(
                     losses = objective.losses(batch, step, generator)
                 loss = torch.stack(list(losses.values())).sum()
                 optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                with attention_kernel(device):  # for what is recomputed
+                    loss.backward()  # type: ignore[no-untyped-call]
                 norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.max_grad_norm)
                 stop_if_not_finite(loss, norm, step, objective.names(batch))
                 optimizer.step()

@@ -9,6 +9,7 @@ from litevl.record import Record
 from litevl.report.layout import layout_of
 from litevl.report.runs import Outcome, Run, Study
 from litevl.report.tables import Cell, Table, number, seeds_text, short_commit, value_text
+from litevl.schema import Weights
 from litevl.spec import Provenance
 from litevl.spec_problems import flat
 
@@ -132,6 +133,40 @@ def cost_table(study: Study) -> Table:
     )
 
 
+def estimate_table(study: Study) -> Table:
+    """What whole runs should cost, as estimated when they were planned."""
+    found = study.plan.estimates if study.plan is not None else ()
+    titles = {variant.name: variant.title for variant in study.variants}
+    rows = [
+        (
+            Cell(titles.get(entry.variant, entry.variant), entry.variant),
+            Cell(number(entry.parameters / 1e6, 2)),
+            Cell(number(entry.flops_per_clip / 1e9, 2)),
+            Cell(number(entry.flops_per_pair / 1e9, 3)),
+            Cell(number(entry.flops_per_step / 1e12, 1)),
+            Cell(number(entry.train_flops / 1e15, 1)),
+            Cell(number(entry.evaluate_flops / 1e15, 1)),
+            Cell(number(entry.device_hours, 2)),
+            Cell(str(entry.num_runs)),
+        )
+        for entry in found
+    ]
+    hours = sum(entry.num_runs * entry.device_hours for entry in found)
+    assumed = study.plan.assumptions if study.plan is not None else {}
+    return _table(
+        "estimate",
+        "Estimated cost",
+        (
+            *("variant", "parameters (M)", "GFLOP per clip", "GFLOP per pair", "TFLOP per step"),
+            *("training (PFLOP)", "evaluation (PFLOP)", "device hours", "runs"),
+        ),
+        rows,
+        f"{number(hours)} device hours in all, for whole runs from BLIP's ViT-B/16. Counted on the "
+        "model's operations, a backward pass as two forward ones; data loading is left out. "
+        "Assumed: " + ", ".join(f"{name} {value:g}" for name, value in assumed.items()) + ".",
+    )
+
+
 def data_table(study: Study) -> Table:
     """Clips expected, found and broken, and the texts used, for each data set that was seen."""
     counts = layout_of(study).counts
@@ -170,25 +205,40 @@ def weights_table(study: Study) -> Table:
         rows.append(
             (
                 Cell(variant.name),
-                Cell(found.source, f"sha256 {found.sha256[:SHORT]}"),
-                Cell(str(found.loaded)),
+                Cell(found.source, _origin(found)),
+                Cell(str(found.loaded), ". ".join(found.resized)),
                 Cell(str(len(found.new_by_design)), _kinds(found.new_by_design)),
+                Cell(str(len(found.fresh)), _kinds(found.fresh)),
                 Cell(str(len(found.dropped_by_design)), _kinds(found.dropped_by_design)),
             )
         )
         line = {"variant": variant.name, "source": found.source, "sha256": found.sha256}
         line |= {"loaded": str(found.loaded), "new_by_design": " ".join(found.new_by_design)}
-        tidy.append(line | {"dropped_by_design": " ".join(found.dropped_by_design)})
+        line |= {"fresh": " ".join(found.fresh), "resized": "; ".join(found.resized)}
+        line |= {"dropped_by_design": " ".join(found.dropped_by_design)}
+        line |= {"layout": found.layout or "", "revision": found.revision or ""}
+        tidy.append(line | {"notes": "; ".join(found.notes)})
     return Table(
         "weights",
         "Weights",
-        ("variant", "source", "loaded", "new by design", "dropped by design"),
+        ("variant", "source", "loaded", "new by design", "fresh", "dropped by design"),
         tuple(rows),
         pd.DataFrame(tidy),
-        "Tensors. Every one is accounted for: loaded, new because BLIP has no such part, or "
-        "dropped because the model has none. The CSV file names them all.",
+        "Tensors. Every one is accounted for: loaded, new because BLIP has no such part, fresh "
+        "because the checkpoint lacks it and the spec lets it start at random, or dropped because "
+        "the model has none. The CSV file names them all.",
         num_text_columns=2,
     )
+
+
+def _origin(weights: Weights) -> str:
+    """What a reader should know of a checkpoint besides its name."""
+    parts = [f"sha256 {weights.sha256[:SHORT]}"]
+    if weights.layout in ("blip", "transformers"):
+        parts.append(f"in the layout of {weights.layout}")
+    if weights.revision:
+        parts.append(f"revision {weights.revision[:SHORT]}")
+    return ", ".join(parts) + "".join(f". {note}" for note in weights.notes)
 
 
 def _kinds(names: Iterable[str]) -> str:

@@ -24,6 +24,7 @@ from litevl.report.runs import Study, find_studies, load_study, without_folder
 from litevl.report.strips import strip_pictures
 from litevl.report.tables import Cell, Table, kinds_text
 from litevl.report.verdicts import judge_claims, judge_targets
+from litevl.spec_problems import COMBINED
 
 LATEX_SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -51,7 +52,6 @@ SCOPES = {
     ),
     "paper": "Paper profile: the real data and BLIP's weights, at the scale of the paper.",
 }
-COMBINED = "combined"
 
 
 def render_report(
@@ -197,6 +197,7 @@ def _tables(judged: Judged) -> list[Table]:
         tables.ablation_table(study),
         tables.withheld_table(study),
         accounts.cost_table(study),
+        accounts.estimate_table(study),
         accounts.data_table(study),
         accounts.weights_table(study),
         accounts.settings_table(study),

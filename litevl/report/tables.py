@@ -6,10 +6,12 @@ from itertools import groupby
 
 import pandas as pd
 
+from litevl.data.answer_lists import given_away
 from litevl.metrics import Metric
 from litevl.report.layout import Baseline, Column, layout_of
 from litevl.report.runs import Run, Study, per_query, same_test, summary
 from litevl.report.verdicts import ClaimResult, TargetResult, compare
+from litevl.spec import Target
 from litevl.spec_problems import flat
 
 MISSING = "not run"
@@ -192,7 +194,7 @@ def _baselines(
     for baseline in layout_of(study).baselines if runs else ():
         metrics = [baseline.metrics.get(column.metric, "") for column in columns]
         found = [summary(metric, runs) if metric else None for metric in metrics]
-        detail = "; ".join(filter(None, (baseline.detail, _lacking(baseline, found[0]))))
+        detail = "; ".join([baseline.detail, *_of_ceiling(baseline, found[0], runs)])
         cells = [Cell(baseline.title, detail), Cell("-"), Cell(counts_text(found[:1]))]
         rows.append((*cells, *(metric_cell(value) for value in found)))
         for metric, value in zip(metrics, found, strict=True):
@@ -201,11 +203,15 @@ def _baselines(
     return tuple(rows), tidy
 
 
-def _lacking(baseline: Baseline, found: Metric | None) -> str:
-    """How many queries keep a ceiling from 100, in words; "" for what is no ceiling."""
+def _of_ceiling(baseline: Baseline, found: Metric | None, runs: Sequence[Run]) -> list[str]:
+    """How many queries keep a ceiling from 100, and what its answer list gives away, in words."""
     if found is None or not baseline.lacking:
-        return ""
-    return f"{round(found['n'] * (1 - found['value'] / 100))} of {found['n']} {baseline.lacking}"
+        return []
+    num = round(found["n"] * (1 - found["value"] / 100))
+    record = runs[0].record
+    listed = record.data.answer_list if record and record.data else None
+    told = given_away(listed.only_validation, listed.only_test) if listed else []
+    return [f"{num} of {found['n']} {baseline.lacking}", *told]
 
 
 def ablation_table(study: Study) -> Table:
@@ -320,13 +326,13 @@ def targets_table(study: Study, results: Sequence[TargetResult]) -> Table:
     for result in results:
         target, ours = result.target, result.ours
         runs = [run for run in study.published(target.variant) if run.seed in result.seeds]
-        gap = f"{ours['value'] - target.value:+.1f}" if ours else "-"
+        gap = f"{ours['value'] - target.value:+.1f}" if ours and target.value is not None else "-"
         rows.append(
             (
                 Cell(f"{target.variant}: {target.metric}"),
                 Cell(result.verdict, result.why, TARGET_TONES.get(result.verdict, "quiet")),
                 Cell(target.provenance.source, target.provenance.note),
-                Cell(number(target.value), f"within {number(target.tolerance)}"),
+                published_cell(target),
                 metric_cell(ours) if ours else Cell(MISSING if not runs else "-", tone="quiet"),
                 Cell(gap),
                 Cell(seeds_text(runs) or "-"),
@@ -344,9 +350,23 @@ def targets_table(study: Study, results: Sequence[TargetResult]) -> Table:
         tuple(rows),
         tidy_frame(tidy, columns),
         "The tolerance was fixed in the spec before any run. The verdict compares the mean over "
-        "seeds; the interval speaks about other queries. Lower is better for MdR and MnR.",
+        "seeds; the interval speaks about other queries. Lower is better for MdR and MnR."
+        + start_note(study),
         num_text_columns=3,
     )
+
+
+def published_cell(target: Target) -> Cell:
+    """A published value with its tolerance, or that none could be read."""
+    if target.value is None or target.tolerance is None:
+        return Cell("unknown", tone="quiet")
+    return Cell(number(target.value), f"within {number(target.tolerance)}")
+
+
+def start_note(study: Study) -> str:
+    """Which published row these weights are set beside, and how sure that is."""
+    start = study.plan.start if study.plan is not None else None
+    return f" {start.title} ({start.provenance.source}): {start.provenance.note}." if start else ""
 
 
 def withheld_table(study: Study) -> Table:

@@ -14,7 +14,7 @@ from litevl.report.runs import Run, Study, over_seeds, resampling, same_test, so
 from litevl.spec import Claim, Target
 
 ClaimVerdict = Literal["supported", "contradicted", "inconclusive", "incomparable", "not run"]
-TargetVerdict = Literal["reproduced", "higher", "lower", "incomparable", "not run"]
+TargetVerdict = Literal["reproduced", "higher", "lower", "incomparable", "not run", "unknown"]
 
 # Below this, percentile intervals of a bootstrap over clusters are markedly too narrow.
 FEWEST_CLUSTERS = 20
@@ -102,9 +102,16 @@ def judge_claims(study: Study) -> tuple[ClaimResult, ...]:
 
 
 def judge_target(study: Study, target: Target) -> TargetResult:
-    """Reproduced if the mean over seeds lies within the tolerance of the published value."""
+    """Reproduced if the mean over seeds lies within the tolerance of the published value.
+
+    Unknown where no published value could be read; ours then stands alone.
+    """
     runs = study.published(target.variant)
     seeds = tuple(run.seed for run in runs)
+    if target.value is None or target.tolerance is None:
+        ours = summary(target.metric, runs) if runs and not _count_problem(runs) else None
+        why = "no published number could be read"
+        return TargetResult(target, "unknown", ours, seeds if ours else (), why)
     if not runs:
         ran = [run for run in study.runs if run.variant == target.variant and run.reasons]
         if ran:

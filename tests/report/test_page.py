@@ -193,6 +193,27 @@ def test_changed_code_and_mixed_commits_are_warned_about(tmp_path: Path) -> None
     assert "did not all see the same data" in text
 
 
+def test_where_weights_come_from_and_what_became_of_them_is_shown(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "records", ["full"])
+    found = {
+        "layout": "transformers",
+        "revision": "5" * 40,
+        "fresh": ["itm_head.bias"],
+        "resized": ["visual_encoder.pos_embed: 24 x 24 patches (384 px) to 14 x 14 (224 px)"],
+        "notes": ["config.json says vision_config.layer_norm_eps 1e-05; BLIP's 1e-06 is used"],
+    }
+    change_record(folder, run_id("full", 0), lambda r: r["weights"].update(found))
+    report = render_report(folder.parent, tmp_path)
+    text = Page(report).text
+    for shown in ("in the layout of transformers", "revision 555555555555", "itm_head.bias"):
+        assert shown in text
+    assert found["resized"][0] in text
+    assert found["notes"][0] in text
+    (row,) = read_csv(report, "weights")
+    assert {row[name] for name in ("layout", "revision")} == {"transformers", "5" * 40}
+    assert row["fresh"] == "itm_head.bias"
+
+
 def make_hostile(folder: Path) -> None:
     """Put markup of three languages wherever a record or plan holds free text."""
     name = run_id("full", 0)

@@ -108,6 +108,23 @@ def test_baselines_stand_below_the_variants_once_for_all_of_them(page: Path) -> 
     assert "| Majority answer of each type (baseline:" in (page.parent / "report.md").read_text()
 
 
+def test_answers_that_the_list_has_from_other_splits_stand_beside_its_ceiling(
+    page: Path, tmp_path: Path
+) -> None:
+    assert "the list holds" not in section(page, "main")
+    folder = write_question_study(tmp_path / "records", VARIANTS)
+    words = [f"word{n}" for n in range(7)]
+    listed = {"source": "x.json", "count": 20, "only_validation": [], "only_test": words}
+    for variant in VARIANTS:
+        run_id = question_run_id(variant, 0)
+        change_record(folder, run_id, lambda record: record["data"].update(answer_list=listed))
+    report = render_report(folder.parent, tmp_path)
+    foot = section(report, "main").split('<tbody class="foot">')[1]
+    told = "the list holds 7 answers that only test questions have (word0, word1, word2, word3, "
+    assert told + "word4, ... 2 more)" in foot
+    assert "validation questions" not in foot
+
+
 def test_baselines_of_different_tests_are_not_shown(tmp_path: Path) -> None:
     folder = write_question_study(tmp_path / "records", VARIANTS)
     change_record(
