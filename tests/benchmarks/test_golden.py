@@ -104,10 +104,10 @@ def test_exact_number_has_no_spread_and_no_room():
     assert found.reason == REASONS["exact"]
 
 
-def test_loss_may_move_three_times_what_rounding_moved_it_whatever_seeds_do():
+def test_loss_may_move_ten_times_what_rounding_moved_it_whatever_seeds_do():
     found = entry_of("small/train/loss@10", 2.0, [2.01, 1.98], [9.0, 1.0], None, NEW)
     assert found.arithmetic_spread == pytest.approx(0.02)
-    assert found.tolerance == pytest.approx(0.06)
+    assert found.tolerance == pytest.approx(0.2)
 
 
 def test_loss_that_rounding_never_moved_keeps_room_for_other_kernels():

@@ -244,7 +244,7 @@ def test_renewal_measures_every_arithmetic_and_seed(shelf, runs, capsys):
     new = golden.read_golden(shelf)
     loss, recall = (new.metrics[f"msrvtt/{name}"] for name in ("train/loss@10", "test/t2v/R@1"))
     assert loss.arithmetic_spread == pytest.approx(0.01)
-    assert loss.tolerance == pytest.approx(0.03)
+    assert loss.tolerance == pytest.approx(0.1)
     assert recall.seed_spread == pytest.approx(np.std([0, *spread.seeds], ddof=1))
     assert (loss.commit, recall.commit) == (COMMIT, "d" * 40)  # 1.5 to 1.55 is within 0.1
     assert new.header.commit == "d" * 40

@@ -21,6 +21,7 @@ from litevl.engine import answering
 from litevl.engine.answering import Answers, answer_questions, gather, is_right
 from litevl.engine.clips import ClipSet
 from litevl.engine.train import train
+from litevl.errors import DataError
 
 SAMPLER = "segment-middle"
 
@@ -106,7 +107,11 @@ def test_loss_of_a_batch_is_the_mean_of_its_questions_alone(settings, clips):
     asked = split.questions()[:12]
     whole = gather(split, asked, SAMPLER, np.random.default_rng(0))
     alone = [gather(split, [one], SAMPLER, np.random.default_rng(0)) for one in asked]
-    widths = {(b.questions.input_ids.shape[1], b.answers.input_ids.shape[1]) for b in alone}
+
+    def answer_width(batch):
+        return split.answer_tokens(batch.answers).input_ids.shape[1]
+
+    widths = {(b.questions.input_ids.shape[1], answer_width(b)) for b in alone}
     assert len({words for words, _ in widths}) > 2
     assert len({words for _, words in widths}) > 1
     with torch.no_grad():
@@ -114,6 +119,16 @@ def test_loss_of_a_batch_is_the_mean_of_its_questions_alone(settings, clips):
         parts = [objective.losses(one, 0, torch.Generator())["answer"] for one in alone]
     assert found.keys() == {"answer"}
     assert have_same_scores(found["answer"], torch.stack(parts).mean())
+
+
+def test_training_answer_longer_than_the_spec_allows_is_named(settings, clips):
+    """Of annotations one is told before; this guards against a model taught half an answer."""
+    objective = new_objective(
+        settings, clips | {"train": replace(clips["train"], max_answer_tokens=3)}
+    )
+    batch = next(batch for batch in objective.batches(0) if "red ring" in batch.answers)
+    with pytest.raises(DataError, match="more than 3 word pieces: 'red ring'"):
+        objective.losses(batch, 0, torch.Generator())
 
 
 def test_training_lowers_the_loss(settings, clips, tmp_path):

@@ -24,6 +24,7 @@ from litevl.engine.evaluate import (
     encode_clips,
     evaluate,
     matching_logits,
+    score_captions,
     score_gallery,
     twin_scores,
 )
@@ -118,6 +119,39 @@ def test_each_pair_meets_the_cross_encoder_once_at_most(model, gallery, monkeypa
     similarity = text.embedding @ video.embedding.T
     wanted = candidates(similarity, 2) | candidates(similarity.T, 2).T
     assert len(met) == len(set(met)) == int(wanted.sum())
+
+
+@pytest.mark.parametrize("score", ["itm+itc", "itm-only", "itc-only"])
+def test_captions_alone_get_the_gallerys_scores_for_fewer_pairs(model, gallery, score, monkeypatch):
+    whole = score_gallery(model, *gallery, k=2, score=score, batch_size=2)
+    met, match = [], model.match
+
+    def counting(video, text):
+        met.append(len(text.cls))
+        return match(video, text)
+
+    monkeypatch.setattr(model, "match", counting)
+    found = score_captions(model, *gallery, k=2, score=score, batch_size=2)
+    np.testing.assert_allclose(found, whole.text_to_video, atol=CLOSE)
+    assert sum(met) == (0 if score == "itc-only" else 2 * NUM_CAPTIONS)
+
+
+def test_pairs_meet_the_cross_encoder_with_no_more_padding_than_their_batch_needs(
+    model, gallery, monkeypatch
+):
+    video, text = gallery
+    widths, match = [], model.match
+
+    def measuring(clips, captions):
+        widths.append((captions.input_ids.shape[1], int(captions.attention_mask.sum(1).max())))
+        return match(clips, captions)
+
+    monkeypatch.setattr(model, "match", measuring)
+    rows, columns = torch.arange(NUM_CAPTIONS), torch.zeros(NUM_CAPTIONS, dtype=torch.long)
+    matching_logits(model, video, text, rows, columns, 1)
+    assert all(width == longest for width, longest in widths)
+    assert [width for width, _ in widths] == sorted(text.attention_mask.sum(1).tolist())
+    assert widths[0] != widths[-1]
 
 
 def test_similarity_alone_does_without_the_cross_encoder(model, gallery, monkeypatch):

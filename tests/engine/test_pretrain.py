@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from litevl.engine import pretrain
-from litevl.engine.pretrain import MiniBlip, Recipe, blip_layout, compare, initialise, mini_config
+from litevl.engine.mini_blip import MiniBlip, Recipe, blip_layout, initialise, mini_config
+from litevl.engine.pretrain import compare
 from litevl.model.litevl import LiteVLForRetrieval
 from litevl.model.question_answering import LiteVLForQuestionAnswering
 from litevl.model.tokenizer import Tokenizer

@@ -6,18 +6,20 @@ import torch
 
 from litevl.data.stills import NUM_QUESTIONS, vocabulary
 from litevl.engine import pretrain
-from litevl.engine.pretrain import (
+from litevl.engine.mini_blip import (
     UNSEEN_WORD_STD,
     MiniBlip,
     Recipe,
-    Stills,
     blip_layout,
     initialise,
+    mini_config,
+    redraw_unseen_words,
+)
+from litevl.engine.pretrain import (
+    Stills,
     learn_answers,
     learn_captions,
-    mini_config,
     prepare_stills,
-    redraw_unseen_words,
     validate,
 )
 from litevl.model.question_answering import LiteVLForQuestionAnswering
