@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks.measure import COUNTS
-from litevl.record import write_bytes
 from litevl.spec import Table
+from litevl.whole import write_bytes
 
 GOLDEN_FILE = Path(__file__).with_name("golden.json")
 

@@ -13,6 +13,17 @@ from litevl.spec import Profile, Resolved, Spec, as_dict, resolve
 
 State = Literal["done", "failed", "missing"]
 
+# Settings that are no part of a run's identity: it has the same id, and its record and checkpoint
+# serve, whatever they are. Everything else makes another run.
+MAY_CHANGE = {
+    "title": "says what the run is called",
+    "train.seeds": "says which runs there are; a run's own seed is in its id",
+    "train.recompute": "the same numbers with less memory",
+    "train.compile": "the same operations, in other kernels",
+    "train.device_batch_size": "the same batch, in other parts",
+    "train.checkpoint_minutes": "how much work a crash can cost",
+}
+
 
 @dataclass(frozen=True)
 class PlannedRun:
@@ -54,11 +65,12 @@ def plan(
 def planned(resolved: Resolved, seed: int, subset: int | None, max_steps: int | None) -> PlannedRun:
     """One run with its id: names a reader knows it by, then a key of all that changes its numbers.
 
-    Titles, the list of seeds and what is recomputed are left out of the key: none of them changes
-    a run's numbers.
+    What MAY_CHANGE is left out of the key: none of that is meant to change a run's numbers.
     """
     settings = as_dict(resolved)
-    del settings["title"], settings["train"]["seeds"], settings["train"]["recompute"]
+    for key in MAY_CHANGE:
+        table, _, name = key.rpartition(".")
+        (settings[table] if table else settings).pop(name, None)
     if not settings["model"]["fresh"]:  # ids are those from before there was this option
         del settings["model"]["fresh"]
     decides = {"settings": settings, "seed": seed, "subset": subset, "max_steps": max_steps}

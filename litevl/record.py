@@ -4,8 +4,6 @@
 flushed to disk and renamed, the JSON last, so that a JSON file means that all of it is there.
 """
 
-import contextlib
-import errno
 import hashlib
 import io
 import json
@@ -21,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from litevl.errors import DataError, RunError
+from litevl.errors import DataError
 from litevl.schema import (
     ARRAY_TABLES,
     SCHEMA,
@@ -34,6 +32,7 @@ from litevl.schema import (
     array_problems,
 )
 from litevl.tasks import Task, task_of
+from litevl.whole import write_bytes
 
 __all__ = [
     "PlanFile",
@@ -45,7 +44,6 @@ __all__ = [
     "read_plan",
     "read_record",
     "read_strips",
-    "write_bytes",
     "write_plan",
     "write_record",
 ]
@@ -155,43 +153,6 @@ def _as_npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     buffer, named = io.BytesIO(), dict[str, Any](arrays)
     np.savez_compressed(buffer, **named)
     return buffer.getvalue()
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, making its folder. RunError if it cannot be written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        if os.name == "posix":  # elsewhere a folder cannot be flushed
-            _flush_folder(path.parent)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunError(
-                f"{path}: no space left on the disk.\n"
-                "  Finished runs are intact. Free some space, or choose another folder with "
-                "--output, then repeat the command: it goes on where it stopped."
-            ) from error
-        raise RunError(
-            f"{path}: cannot be written ({error.strerror}).\n"
-            "  Choose a folder you may write to with --output."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):  # gone already, or in a folder that never was
-            temporary.unlink()
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a rename survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read_json(path: Path, model: type[AnyPart]) -> AnyPart:

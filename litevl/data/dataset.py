@@ -6,7 +6,6 @@ Legend: B clips, T frames, S = size_px.
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from litevl.data.fingerprint import file_hashes
 from litevl.data.processes import Failure
 from litevl.data.video import Frames, Indices, decoder_versions, expect_decoder
 from litevl.errors import DataError, RunError, ShapeError
+from litevl.whole import whole_folder
 
 if TYPE_CHECKING:
     import torch
@@ -87,18 +87,11 @@ class FrameStore:
         places = _read_places(store, size_px)
         if places is None:
             try:
-                folder.mkdir(parents=True, exist_ok=True)
-                partial = Path(tempfile.mkdtemp(prefix=f"{store.name}.partial-", dir=folder))
-                try:
+                with whole_folder(store, lambda: _read_places(store, size_px) is not None) as new:
                     jobs = [DecodeJob(str(index), clip.path) for index, clip in enumerate(clips)]
                     reading = (size_px, decoder, num_workers, DECODE_SECONDS, progress)
                     answers = decode_clips(jobs, *reading, first_seconds)
-                    _build(answers, len(clips), partial, allow_broken)
-                    if _read_places(store, size_px) is None:  # nobody else was faster
-                        shutil.rmtree(store, ignore_errors=True)
-                        partial.rename(store)
-                finally:
-                    shutil.rmtree(partial, ignore_errors=True)
+                    _build(answers, len(clips), new, allow_broken)
             except OSError as error:
                 raise RunError(
                     f"{folder}: the frame cache cannot be written: {error.strerror}"
@@ -202,7 +195,7 @@ def _expect_room(folder: Path, num_bytes: int, num_done: int, num_clips: int) ->
     free_gib = shutil.disk_usage(folder).free / 2**30
     if needed_gib > free_gib:
         raise RunError(
-            f"{folder.parent}: no room for the frame cache: "
+            f"{folder.parents[1]}: no room for the frame cache: "
             f"it needs {needed_gib:.1f} GiB more, {free_gib:.1f} GiB are free"
         )
 

@@ -19,7 +19,7 @@ from litevl.data.sources import Source, Sources
 from litevl.download import Fetched, Known, checked, fetch_hub, fetch_url
 from litevl.errors import DataError, LiteVLError, RunError
 from litevl.extract import Extracted, extract, extracted
-from litevl.record import write_bytes
+from litevl.whole import write_bytes
 
 __all__ = ["Outcome", "accept_licence", "fetch", "is_licence_accepted"]
 

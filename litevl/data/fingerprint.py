@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
@@ -13,10 +12,12 @@ from typing import Any
 from tqdm import tqdm
 
 from litevl.data.annotations import Annotations
+from litevl.whole import whole_file
 
 logger = logging.getLogger(__name__)
 
 HASH_FILE = ".litevl-hashes.json"
+NUM_SHOWN = 8  # changed files by name
 
 
 def fingerprint(data: Annotations) -> str:
@@ -44,16 +45,14 @@ def fingerprint(data: Annotations) -> str:
 def file_hashes(paths: Sequence[Path]) -> dict[Path, str]:
     """sha256 of each file's bytes.
 
-    Kept beside the files, in HASH_FILE, and used again while name, size and time of change are the
-    same: hashing MSRVTT's clips takes about a minute, the second time a second.
+    Kept beside the files, in HASH_FILE, and used again while name, size and times are the same:
+    hashing MSRVTT's clips takes about a minute, the second time a second. A file whose bytes are
+    others than those kept is named in a warning.
     """
     known = {folder: read_kept(folder / HASH_FILE) for folder in {path.parent for path in paths}}
-    states = {path: path.stat() for path in paths}
-    hashes: dict[Path, str] = {}
-    for path, state in states.items():
-        entry = known[path.parent].get(path.name)
-        if entry is not None and entry[:2] == [state.st_size, state.st_mtime_ns]:
-            hashes[path] = str(entry[2])
+    states = {path: _state(path) for path in paths}
+    kept = {path: _entry(known[path.parent].get(path.name)) for path in paths}
+    hashes = {path: str(kept[path][-1]) for path in paths if kept[path][:-1] == states[path]}
     unknown = [path for path in states if path not in hashes]
     if not unknown:
         return hashes
@@ -63,12 +62,30 @@ def file_hashes(paths: Sequence[Path]) -> dict[Path, str]:
             values = tqdm(threads.map(file_hash, unknown), "hashing", len(unknown), disable=None)
             for path, value in zip(unknown, values, strict=True):
                 hashes[path] = value
-                state = states[path]
-                known[path.parent][path.name] = [state.st_size, state.st_mtime_ns, value]
+                known[path.parent][path.name] = [*states[path], value]
     finally:  # also when interrupted: what was hashed is not hashed again
         for folder in {path.parent for path in unknown}:
             write_kept(folder / HASH_FILE, known[folder])
+    changed = [path for path in unknown if kept[path][-1] not in (None, hashes[path])]
+    if changed:
+        shown = ", ".join(map(str, changed[:NUM_SHOWN])) + (" ..." if changed[NUM_SHOWN:] else "")
+        logger.warning("%d files changed since they were last read: %s", len(changed), shown)
     return hashes
+
+
+def _entry(found: Any) -> list[Any]:
+    """A file's state and hash as they were kept; a file from another version has none."""
+    return found if isinstance(found, list) and found else [None]
+
+
+def _state(path: Path) -> list[int]:
+    """What is other when a file was changed or another took its place, without reading it.
+
+    The second time is that of the inode: whoever copies or moves a file with its old time of
+    change, as rsync and `cp -p` do, sets the inode's to now.
+    """
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def file_hash(path: Path) -> str:
@@ -96,9 +113,5 @@ def write_kept(file: Path, content: Mapping[str, Any]) -> None:
 
 def write_whole(file: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object whole or not at all; OSError where that fails."""
-    partial = file.with_name(f"{file.name}.{os.getpid()}")
-    try:
-        partial.write_text(json.dumps(content), encoding="utf-8")
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(file) as opened:
+        opened.write(json.dumps(content).encode())

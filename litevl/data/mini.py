@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
 import string
 from collections import deque
 from collections.abc import Sequence
@@ -45,6 +43,7 @@ from litevl.data.scenes import (
     render,
 )
 from litevl.errors import DataError, RunError
+from litevl.whole import whole_folder
 
 if TYPE_CHECKING:
     from litevl.spec import World
@@ -154,19 +153,14 @@ def ensure_world(
             f"{root}: holds files that are not a mini world\n"
             "  Set profile.mini.data.root to a folder of its own."
         )
-    partial = root.with_name(f"{root.name}.partial-{os.getpid()}")
     try:
-        make_world(partial, dataset, world, num_workers, progress)
-        (partial / MARKER).write_text(json.dumps(wanted), encoding="utf-8")
-        if _read_marker(root) != wanted:  # nobody else was faster
-            shutil.rmtree(root, ignore_errors=True)
-            partial.rename(root)
+        with whole_folder(root, lambda: _read_marker(root) == wanted) as folder:
+            make_world(folder, dataset, world, num_workers, progress)
+            (folder / MARKER).write_text(json.dumps(wanted), encoding="utf-8")
     except OSError as error:
         way_out = "Free some space, or set profile.mini.data.root to another folder."
         reason = f"the mini world cannot be written: {error.strerror}"
         raise RunError(f"{root}: {reason}\n  {way_out}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _read_marker(root: Path) -> dict[str, object] | None:

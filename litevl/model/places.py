@@ -93,7 +93,7 @@ def fetch_from_hub(
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     from litevl.download import fetch_hub
-    from litevl.record import write_bytes
+    from litevl.whole import write_bytes
 
     repository, revision = hub_name(source)
     folder = weights_path(source, root)

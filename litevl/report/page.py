@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from litevl.errors import DataError
-from litevl.record import read_strips, write_bytes
+from litevl.record import read_strips
 from litevl.report import accounts, combined, tables
 from litevl.report.combined import Judged, folder_name
 from litevl.report.figures import (
@@ -25,6 +25,7 @@ from litevl.report.strips import strip_pictures
 from litevl.report.tables import Cell, Table, kinds_text
 from litevl.report.verdicts import judge_claims, judge_targets
 from litevl.spec_problems import COMBINED
+from litevl.whole import write_bytes
 
 LATEX_SPECIAL = {
     "\\": r"\textbackslash{}",

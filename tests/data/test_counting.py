@@ -221,7 +221,7 @@ def test_folder_that_cannot_be_written_only_costs_the_cache(clips, monkeypatch, 
     def refuse(*_args, **_kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("pathlib.Path.write_text", refuse)
+    monkeypatch.setattr(fingerprint, "whole_file", refuse)
     with caplog.at_level(logging.WARNING):
         assert len(file_hashes([clip.path for clip in clips])) == 6
     assert "not kept for the next time: Permission denied" in caplog.text
@@ -232,3 +232,29 @@ def test_damaged_hash_file_is_made_again(clips):
     first = file_hashes(paths)
     (paths[0].parent / HASH_FILE).write_text('{"video0.mp4": [1')
     assert file_hashes(paths) == first
+
+
+def test_clip_swapped_for_one_of_the_same_size_and_time_is_found_and_named(clips, caplog):
+    paths = [clip.path for clip in clips]
+    first = file_hashes(paths)
+    old = paths[3].stat()
+    content = bytearray(paths[3].read_bytes())
+    content[-1] ^= 1
+    paths[3].write_bytes(content)
+    os.utime(paths[3], ns=(old.st_atime_ns, old.st_mtime_ns))
+    now = paths[3].stat()
+    assert (now.st_size, now.st_mtime_ns) == (old.st_size, old.st_mtime_ns)
+    second = file_hashes(paths)
+    assert [path for path in paths if first[path] != second[path]] == [paths[3]]
+    assert caplog.messages == [f"1 files changed since they were last read: {paths[3]}"]
+    caplog.clear()
+    assert file_hashes(paths) == second
+    assert caplog.messages == []
+
+
+def test_clip_that_was_only_touched_or_is_new_is_no_change(clips, caplog):
+    paths = [clip.path for clip in clips]
+    file_hashes(paths[:-1])
+    os.utime(paths[2], ns=(1, 1))
+    file_hashes(paths)
+    assert caplog.messages == []
