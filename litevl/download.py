@@ -13,7 +13,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from litevl.errors import DataError, LiteVLError, RunError
-from litevl.transfer import CHUNK, require_space, state_path, transfer
+from litevl.transfer import CHUNK, alone_with, require_space, state_path, transfer
 
 __all__ = ["Fetched", "Known", "checked", "fetch_hub", "fetch_url", "leaves_folder"]
 
@@ -44,6 +44,11 @@ class Known:
     md5: str | None = None
     git_blob: str | None = None
     num_bytes: int | None = None
+
+    @property
+    def has_checksum(self) -> bool:
+        """Whether two versions of the file can be told apart."""
+        return bool(self.sha256 or self.md5 or self.git_blob)
 
     def differences(self, path: Path) -> tuple[str, list[str]]:
         """The file's sha256, and what of it is not as known."""
@@ -76,40 +81,57 @@ def fetch_url(
     """Fetch one file over HTTP, unless it is already there, and check it.
 
     Where no checksum is known, the first one found is kept in `<name>.sha256` and holds from then
-    on. DataError: there is no such file at the address, or what is there, or here, is not what it
+    on. Of several processes that fetch a file at once, one does and the others wait for it.
+    DataError: there is no such file at the address, or what is there, or here, is not what it
     should be. RunError: the connection failed time and again, or the disk is full; the same call
     continues.
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise DataError(f"{url}: only http and https addresses can be fetched")
-    first_seen = path.with_name(f"{path.name}.sha256")
-    is_first = not (sha256 or md5 or git_blob)
-    if is_first and first_seen.exists():
-        sha256, is_first = first_seen.read_text(encoding="utf-8").split()[0], False
     known = Known(sha256, md5, git_blob, num_bytes)
-    if path.exists():
-        return Fetched(path, url, None, checked(path, known), path.stat().st_size, is_new=False)
-    part = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        transfer(
-            url, part, num_bytes=num_bytes, has_checksum=bool(sha256) or not is_first,
-            progress=progress,
-        )  # fmt: skip
-        found, differences = known.differences(part)
-        if differences:
-            part.unlink()
-            advice = "The file at the address has changed, or was damaged on the way."
-            if first_seen.exists():
-                advice += f"\n  If the change is meant: delete {first_seen} and fetch again."
-            raise DataError(_lines(f"{url}: not the file that is expected", differences, advice))
-        if is_first:
-            first_seen.write_text(f"{found}  {path.name}\n", encoding="utf-8")
-        os.replace(part, path)
-        state_path(part).unlink(missing_ok=True)
-    except OSError as error:
-        raise _disk_error(error, path) from error
-    return Fetched(path, url, None, found, path.stat().st_size, is_new=True)
+    if not path.exists():
+        try:
+            with alone_with(path):
+                if not path.exists():  # nor has another process fetched it meanwhile
+                    found = _fetch_new(url, path, known, progress)
+                    return Fetched(path, url, None, found, path.stat().st_size, is_new=True)
+        except OSError as error:
+            raise _disk_error(error, path) from error
+    found = checked(path, _or_first_seen(known, path))
+    return Fetched(path, url, None, found, path.stat().st_size, is_new=False)
+
+
+def _fetch_new(url: str, path: Path, known: Known, progress: bool) -> str:
+    """Fetch a file that is not here, see `fetch_url`; returns its sha256."""
+    known, part = _or_first_seen(known, path), path.with_name(f"{path.name}.part")
+    transfer(
+        url, part, num_bytes=known.num_bytes, has_checksum=known.has_checksum, progress=progress
+    )
+    found, differences = known.differences(part)
+    first_seen = _first_seen(path)
+    if differences:
+        part.unlink()
+        advice = "The file at the address has changed, or was damaged on the way."
+        if first_seen.exists():
+            advice += f"\n  If the change is meant: delete {first_seen} and fetch again."
+        raise DataError(_lines(f"{url}: not the file that is expected", differences, advice))
+    if not known.has_checksum:
+        first_seen.write_text(f"{found}  {path.name}\n", encoding="utf-8")
+    os.replace(part, path)
+    state_path(part).unlink(missing_ok=True)
+    return found
+
+
+def _first_seen(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _or_first_seen(known: Known, path: Path) -> Known:
+    """What is known of a file; where that is no checksum, with the one that was seen first."""
+    if known.has_checksum or not _first_seen(path).exists():
+        return known
+    sha256 = _first_seen(path).read_text(encoding="utf-8").split()[0]
+    return Known(sha256, num_bytes=known.num_bytes)
 
 
 def fetch_hub(

@@ -15,7 +15,7 @@ from typing import IO
 
 from litevl.download import leaves_folder
 from litevl.errors import DataError, RunError
-from litevl.transfer import CHUNK, require_space
+from litevl.transfer import CHUNK, alone_with, require_space
 
 __all__ = ["Extracted", "extract", "extracted"]
 
@@ -80,6 +80,20 @@ def extract(
     device, occurs twice or unpacks to an absurd size; or the folder holds something else.
     """
     folder = folder.resolve()  # it may be a link to a larger disk
+    try:
+        with alone_with(folder):
+            return _extract(archive, folder, rename or str)
+    except (*DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # not from a decompressor
+            raise RunError(f"{folder}: {error.strerror}. {REFUSED}") from error
+        raise DataError(
+            f"{archive}: cannot be unpacked, damaged or with a password: {error}\n"
+            f"  {REFUSED} Delete it and fetch it again."
+        ) from error
+
+
+def _extract(archive: Path, folder: Path, rename: Callable[[str], str | None]) -> Extracted:
+    """`extract` without its handling of errors, while no other process does the same."""
     done = extracted(folder)
     size = archive.stat().st_size
     if done and (done.archive, done.archive_bytes) == (archive.name, size):
@@ -94,7 +108,7 @@ def extract(
     try:
         shutil.rmtree(temporary, ignore_errors=True)  # of a call that was killed
         temporary.mkdir(parents=True)
-        done = _unpack_all(archive, size, temporary, rename or str)
+        done = _unpack_all(archive, size, temporary, rename)
         if not done.num_files:
             raise DataError(f"{archive}: holds none of the files that are looked for. {REFUSED}")
         marker = json.dumps(asdict(done), indent=2)
@@ -102,13 +116,6 @@ def extract(
         if folder.exists():
             folder.rmdir()
         temporary.rename(folder)
-    except (*DAMAGED, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # not from a decompressor
-            raise RunError(f"{folder}: {error.strerror}. {REFUSED}") from error
-        raise DataError(
-            f"{archive}: cannot be unpacked, damaged or with a password: {error}\n"
-            f"  {REFUSED} Delete it and fetch it again."
-        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return done

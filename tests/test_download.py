@@ -1,8 +1,17 @@
 """Files fetched over HTTP from a server on this machine that has every fault asked for."""
 
 import hashlib
+import io
+import os
 import shutil
+import ssl
+import subprocess
+import sys
+import time
 import types
+import urllib.error
+import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +20,7 @@ from web import files, serve
 import litevl.transfer
 from litevl.download import fetch_url
 from litevl.errors import DataError, RunError
+from litevl.transfer import transfer
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -38,7 +48,12 @@ def path(tmp_path):
 
 
 def names(path):
-    return sorted(each.name for each in path.parent.iterdir())
+    """What lies beside a file; the lock does, too, and is hidden."""
+    return sorted(each.name for each in path.parent.iterdir() if each.name[0] != ".")
+
+
+def part_of(path):
+    return path.with_name(f"{path.name}.part")
 
 
 def broken_after(site, path, num_bytes, **known):
@@ -129,6 +144,56 @@ def test_leftover_longer_than_the_file_is_dropped(site, path):
         part.write(CONTENT)
     fetch_url(site.url, path, progress=False)
     assert path.read_bytes() == CONTENT
+
+
+def test_part_of_the_file_that_is_not_the_one_asked_for_is_not_joined(site, path):
+    broken_after(site, path, 1_000_000)
+    site.shifts = [1000]
+    fetch_url(site.url, path, progress=False)
+    assert path.read_bytes() == CONTENT
+
+
+def test_part_of_the_file_that_does_not_say_which_is_not_taken_for_the_file(site, path):
+    broken_after(site, path, 1_000_000)
+    site.says_range = False
+    fetch_url(site.url, path, progress=False)
+    assert path.read_bytes() == CONTENT
+    assert [asked is None for _, asked in site.requests] == [False, True]
+
+
+def test_file_that_was_fetched_whole_but_not_checked_is_not_fetched_again(site, path):
+    path.parent.mkdir()
+    transfer(site.url, part_of(path), num_bytes=None, has_checksum=False, progress=False)
+    fetch_url(site.url, path, sha256=SHA256)
+    assert path.read_bytes() == CONTENT
+    assert len(site.requests) == 1
+
+
+def test_what_is_left_of_a_file_at_another_address_is_dropped(site, path):
+    path.parent.mkdir()
+    transfer(site.url, part_of(path), num_bytes=None, has_checksum=False, progress=False)
+    site.contents["/other.zip"] = CONTENT[::-1]
+    fetch_url(site.url.replace("clips.zip", "other.zip"), path, progress=False)
+    assert path.read_bytes() == CONTENT[::-1]
+    assert site.requests[1:] == [("/other.zip", None)]
+
+
+def test_what_a_killed_call_left_of_an_old_version_is_not_continued_with_a_new_one(
+    site, path, monkeypatch
+):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    broken_after(site, path, 1_000_000)
+    site.contents["/clips.zip"] = changed = CONTENT[::-1]
+    site.ranges = False  # so all of it is sent, from its first byte on
+    with monkeypatch.context() as patch:
+        patch.setattr(litevl.transfer, "_copy", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fetch_url(site.url, path, progress=False)
+    site.ranges = True
+    fetch_url(site.url, path, progress=False)
+    assert path.read_bytes() == changed
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504, "reset"])
@@ -231,6 +296,27 @@ def test_redirect_to_anything_but_http_is_not_followed(site, path, target):
     assert not path.exists()
 
 
+def test_redirect_from_https_to_http_is_not_followed():
+    request = urllib.request.Request("https://site.invalid/x")
+    with pytest.raises(DataError, match=r"sends on to http://site\.invalid/x"):
+        litevl.transfer._Redirects().redirect_request(
+            request, io.BytesIO(), 302, "Found", {}, "http://site.invalid/x"
+        )
+
+
+def test_certificate_that_is_not_valid_is_told_at_once(site, path, monkeypatch):
+    tries = []
+
+    def refuse(*_, **__):
+        tries.append(1)
+        raise urllib.error.URLError(ssl.SSLCertVerificationError(1, "self-signed certificate"))
+
+    monkeypatch.setattr(urllib.request.OpenerDirector, "open", refuse)
+    with pytest.raises(DataError, match=r"certificate is not valid: .*self-signed"):
+        fetch_url(site.url, path, progress=False)
+    assert len(tries) == 1
+
+
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/x", "clips.zip"])
 def test_only_web_addresses_are_fetched(url, path):
     with pytest.raises(DataError, match="only http and https"):
@@ -252,3 +338,49 @@ def test_folder_that_cannot_be_written_is_said_so(site, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(RunError, match="file"):
         fetch_url(site.url, tmp_path / "file" / "clips.zip", progress=False)
+
+
+# Two processes at once
+
+
+def start_fetching(url, path):
+    """A process of its own that fetches a file, and says at once when it waits for another."""
+    code = (
+        "import sys, litevl.transfer; from pathlib import Path;"
+        "from litevl.download import fetch_url;"
+        "litevl.transfer.PATIENCE_SECONDS = 0;"
+        "print(fetch_url(sys.argv[1], Path(sys.argv[2]), progress=False).is_new)"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code, url, str(path)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_of_two_processes_one_fetches_and_the_other_waits_for_it(site, path):
+    site.held.clear()  # the first one is not served before the second has come
+    with start_fetching(site.url, path) as first:
+        while not site.requests and first.poll() is None:
+            time.sleep(0.01)
+        with start_fetching(site.url, path) as second:
+            waits = second.stderr.readline()
+            site.held.set()
+            assert second.communicate()[0] == "False\n"
+        assert first.communicate()[0] == "True\n"
+    assert waits == f"{path}: another process is at work on it; waiting until it is done\n"
+    assert site.requests == [("/clips.zip", None)]
+    assert path.read_bytes() == CONTENT
+
+
+def test_lock_of_a_killed_process_holds_nobody_up(site, path):
+    site.held.clear()
+    with start_fetching(site.url, path) as killed:
+        while not site.requests and killed.poll() is None:
+            time.sleep(0.01)
+        killed.kill()
+    site.held.set()
+    fetch_url(site.url, path, sha256=SHA256, progress=False)
+    assert path.read_bytes() == CONTENT

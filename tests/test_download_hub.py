@@ -42,6 +42,9 @@ def test_files_arrive_with_the_commit_they_are_of(site, tmp_path):
     assert (large.revision, large.sha256, large.num_bytes) == (COMMIT, sha256(LARGE), 3_000_000)
     assert large.source == f"hf://{NAME}@{COMMIT}/clips.zip"
     assert small.path.read_bytes() == b"[1]"
+    asked = [path for _, path, _ in site.requests if "/resolve/" in path]
+    assert asked
+    assert all(f"/resolve/{COMMIT}/" in path for path in asked)  # not of what "v1" is by now
     assert large.is_new
     assert small.is_new
 

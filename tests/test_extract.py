@@ -1,12 +1,16 @@
 """Archives are unpacked whole or not at all, and never outside their folder."""
 
+import gzip
 import io
 import os
 import shutil
 import stat
 import tarfile
+import threading
+import time
 import types
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -49,8 +53,9 @@ def unpacked(folder):
 
 
 def everything(folder):
-    """Every name below a folder, with links and hidden files."""
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    """Every name below a folder, with links and hidden files; without the locks beside them."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    return sorted(name for name in names if not name.endswith(".lock"))
 
 
 MAKERS = {
@@ -68,7 +73,9 @@ def test_archive_is_unpacked_with_its_folders(name, tmp_path):
     done = extract(archive, tmp_path / "deep" / "videos")
     assert unpacked(tmp_path / "deep" / "videos") == CLIPS
     assert (done.num_files, done.num_bytes, done.num_left_out) == (3, 15, 0)
-    assert os.listdir(tmp_path / "deep") == ["videos"]
+    assert [path for path in (tmp_path / "deep").iterdir() if path.name[0] != "."] == [
+        tmp_path / "deep" / "videos"
+    ]
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -85,7 +92,7 @@ def test_files_can_be_renamed_or_left_out(name, tmp_path):
 def test_archive_without_a_file_that_is_looked_for_is_refused(tmp_path):
     with pytest.raises(DataError, match="holds none of the files that are looked for"):
         extract(zipped(tmp_path / "a.zip", CLIPS), tmp_path / "videos", lambda _: None)
-    assert os.listdir(tmp_path) == ["a.zip"]
+    assert everything(tmp_path) == ["a.zip"]
 
 
 def test_second_call_keeps_what_was_changed_since(tmp_path):
@@ -103,7 +110,7 @@ def test_what_a_killed_call_left_is_cleared_away(tmp_path):
     (tmp_path / ".videos.unpacking" / "half.mp4").write_bytes(b"half")
     extract(zipped(tmp_path / "a.zip", CLIPS), tmp_path / "videos")
     assert unpacked(tmp_path / "videos") == CLIPS
-    assert sorted(os.listdir(tmp_path)) == ["a.zip", "videos"]
+    assert not (tmp_path / ".videos.unpacking").exists()
 
 
 def test_folder_with_other_files_is_not_unpacked_over(tmp_path):
@@ -121,12 +128,42 @@ def test_folder_with_another_archive_is_not_unpacked_over(tmp_path):
         extract(zipped(tmp_path / "b.zip", {"x": b""}), tmp_path / "videos")
 
 
+def test_another_archive_of_the_same_name_is_not_taken_for_the_first(tmp_path):
+    extract(zipped(tmp_path / "a.zip", CLIPS), tmp_path / "videos")
+    with pytest.raises(DataError, match=r"holds what was unpacked of a\.zip"):
+        extract(zipped(tmp_path / "a.zip", {"x": b""}), tmp_path / "videos")
+
+
 def test_empty_folder_behind_a_link_is_filled(tmp_path):
     (tmp_path / "large_disk").mkdir()
     (tmp_path / "videos").symlink_to(tmp_path / "large_disk")
     extract(zipped(tmp_path / "a.zip", CLIPS), tmp_path / "videos")
     assert unpacked(tmp_path / "large_disk") == CLIPS
     assert (tmp_path / "videos").is_symlink()
+
+
+def test_of_two_that_unpack_at_once_one_does_and_the_other_waits(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(litevl.transfer, "PATIENCE_SECONDS", 0)
+    archive, folder = zipped(tmp_path / "a.zip", CLIPS), tmp_path / "videos"
+    is_at_it, goes_on = threading.Event(), threading.Event()
+
+    def rename(name):
+        is_at_it.set()
+        goes_on.wait(timeout=60)
+        return name
+
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(extract, archive, folder, rename)
+        is_at_it.wait(timeout=60)
+        second = threads.submit(extract, archive, folder)
+        while not caplog.messages and not second.done():
+            time.sleep(0.01)
+        goes_on.set()
+    assert first.result() == second.result()
+    assert caplog.messages == [
+        f"{folder}: another process is at work on it; waiting until it is done"
+    ]
+    assert unpacked(folder) == CLIPS
 
 
 # Attacks
@@ -231,15 +268,48 @@ def test_archive_that_unpacks_to_an_absurd_size_is_refused(maker, tmp_path, monk
     refused(archive, tmp_path, "unpacks to over 100 times its size")
 
 
-def test_zip_that_lies_about_a_size_is_refused(tmp_path):
+def test_small_archive_may_unpack_to_any_multiple_of_its_size(tmp_path):
+    archive = zipped(tmp_path / "a.zip", {"plain.mp4": bytes(10**6)})
+    assert archive.stat().st_size * litevl.extract.MAX_RATIO < 10**6
+    extract(archive, tmp_path / "videos")
+    assert unpacked(tmp_path / "videos") == {"plain.mp4": bytes(10**6)}
+
+
+@pytest.mark.parametrize(
+    ("size", "says"), [(50, "damaged or with a password"), (9000, r"'video0\.mp4' is cut short")]
+)
+def test_zip_that_lies_about_a_size_is_refused(tmp_path, size, says):
     archive = zipped(tmp_path / "a.zip", {"video0.mp4": bytes(5000)})
-    lying = archive.read_bytes().replace((5000).to_bytes(4, "little"), (50).to_bytes(4, "little"))
+    lying = archive.read_bytes().replace((5000).to_bytes(4, "little"), size.to_bytes(4, "little"))
     archive.write_bytes(lying)
-    refused(archive, tmp_path, "damaged or with a password")
+    refused(archive, tmp_path, says)
 
 
-def test_disk_too_small_for_what_a_zip_declares_is_told_at_once(tmp_path, monkeypatch):
-    archive = zipped(tmp_path / "a.zip", {"video0.mp4": bytes(10**7)})
+def test_link_in_a_zip_whose_target_is_no_path_is_not_read(tmp_path):
+    links = [("link", "a" * litevl.extract.MAX_TARGET)]
+    archive = zipped(tmp_path / "a.zip", {"video0.mp4": b""}, links)
+    refused(archive, tmp_path, "is neither a file nor a folder nor a link")
+
+
+def test_archive_with_an_absurd_number_of_entries_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(litevl.extract, "MAX_MEMBERS", 2)
+    archive = zipped(tmp_path / "a.zip", CLIPS)
+    refused(archive, tmp_path, "is entry 3. Nothing was unpacked")
+
+
+@pytest.mark.parametrize("maker", BOTH)
+def test_disk_too_small_for_all_files_is_told_before_the_first(maker, tmp_path, monkeypatch):
+    """Each of them alone would fit."""
+    archive = MAKERS[maker](tmp_path / maker, {f"{n}.mp4": bytes(5 * 10**6) for n in range(2)})
+    usage = types.SimpleNamespace(free=litevl.transfer.SPARE_BYTES + 6 * 10**6)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(RunError, match=r"10\.0 MB more are needed"):
+        extract(archive, tmp_path / "in" / "videos")
+    assert everything(tmp_path / "in") == []
+
+
+def test_disk_too_small_for_a_file_of_a_compressed_tar_is_told_before_it(tmp_path, monkeypatch):
+    archive = MAKERS["clips.tar.gz"](tmp_path / "a.tar.gz", {"video0.mp4": bytes(10**7)})
     usage = types.SimpleNamespace(free=litevl.transfer.SPARE_BYTES + 10**6)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(RunError, match=r"10\.0 MB more are needed"):
@@ -263,6 +333,15 @@ def test_flipped_bytes_leave_nothing(name, tmp_path):
     content[50_000:50_064] = bytes(byte ^ 0xFF for byte in content[50_000:50_064])
     archive.write_bytes(content)
     refused(archive, tmp_path, "damaged")
+
+
+def test_compressed_tar_is_read_to_the_checksum_at_its_end(tmp_path):
+    """Behind the last entry a tar is padded, by whoever made it with as much as they liked."""
+    plain = tarred(tmp_path / "a.tar", {"video0.mp4": b"clip"}).read_bytes() + bytes(10**6)
+    content = bytearray(gzip.compress(plain))
+    content[-8] ^= 1  # the checksum
+    (tmp_path / "a.tar.gz").write_bytes(content)
+    refused(tmp_path / "a.tar.gz", tmp_path, "damaged")
 
 
 def test_page_saved_as_an_archive_is_refused(tmp_path):

@@ -60,13 +60,13 @@ def send_file(request, content, faults, **headers):
     start = 0
     asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
     if asked and faults.ranges:
-        start = int(asked[1])
+        start = int(asked[1]) + (faults.shifts.pop(0) if faults.shifts else 0)
         if start >= len(content):
             reply(request, 416, Content_Range=f"bytes */{len(content)}")
             return 0
     body = content[start:]
     request.send_response(206 if asked and faults.ranges else 200)
-    if asked and faults.ranges:
+    if asked and faults.ranges and faults.says_range:
         request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
     if faults.length:
         request.send_header("Content-Length", str(len(body)))
@@ -92,15 +92,21 @@ def files(contents):
     .contents: bytes by path.   .requests: (path, Range) of each request, in order.   .sent: bytes
     served by path.   .statuses: what to answer first instead, in order ("reset": nothing).
     .cuts: bytes after which the next replies break off.   .ranges, .length, .etag: whether the
-    server knows such headers.   .moved: address to send on to, by path.   .kind: Content-Type.
+    server knows such headers.   .says_range: whether a part of a file comes with its place.
+    .shifts: by how much the next parts begin elsewhere than asked.   .moved: address to send on to,
+    by path.   .kind: Content-Type.   .held: the first reply waits until it is set.
     """
     site = types.SimpleNamespace(
         contents=dict(contents), requests=[], sent={}, statuses=[], cuts=[], ranges=True,
-        length=True, etag=True, moved={}, kind="application/octet-stream",
+        says_range=True, shifts=[], length=True, etag=True, moved={},
+        kind="application/octet-stream", held=threading.Event(),
     )  # fmt: skip
+    site.held.set()
 
     def handle(request):
         site.requests.append((request.path, request.headers.get("Range")))
+        if len(site.requests) == 1:
+            site.held.wait(timeout=60)
         if site.statuses and site.statuses[0] == "reset":
             site.statuses.pop(0)
             hang_up(request)

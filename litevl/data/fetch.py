@@ -19,6 +19,7 @@ from litevl.data.sources import Source, Sources
 from litevl.download import Fetched, Known, checked, fetch_hub, fetch_url
 from litevl.errors import DataError, LiteVLError, RunError
 from litevl.extract import Extracted, extract, extracted
+from litevl.transfer import alone_with
 from litevl.whole import write_bytes
 
 __all__ = ["Outcome", "accept_licence", "fetch", "is_licence_accepted"]
@@ -192,9 +193,10 @@ def _fetch_one(source: Source, root: Path, endpoint: str | None, progress: bool)
             "sha256": found.sha256, "bytes": found.num_bytes, "date": _now(),
             "fetched": found.is_new,
         }  # fmt: skip
-        record = _read_record(root)
-        record["files"][source.path] = entry
-        _write_record(root, record)
+        with alone_with(root / RECORD):
+            record = _read_record(root)
+            record["files"][source.path] = entry
+            _write_record(root, record)
     return found
 
 
@@ -206,9 +208,10 @@ def is_licence_accepted(source: Sources, root: Path) -> bool:
 
 def accept_licence(source: Sources, root: Path) -> None:
     """Write down that the terms were shown and accepted."""
-    record = _read_record(root)
-    record["licences"][source.name] = {"sha256": _sha256(source.licence), "date": _now()}
-    _write_record(root, record)
+    with alone_with(root / RECORD):
+        record = _read_record(root)
+        record["licences"][source.name] = {"sha256": _sha256(source.licence), "date": _now()}
+        _write_record(root, record)
 
 
 def _read_record(root: Path) -> dict[str, Any]:

@@ -6,14 +6,19 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 import types
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hub import COMMIT, hub
 from web import files, serve
 
+import litevl.data.fetch
 import litevl.data.sources
 import litevl.transfer
 from litevl.cli import main
@@ -188,6 +193,45 @@ def test_file_of_the_hub_that_is_there_is_checked_without_it(source, tmp_path):
     (tmp_path / ".downloads" / "more.zip").write_bytes(b"damaged")
     (problem,) = fetch(source, tmp_path, clips_from="hub", endpoint=their_hub.url).problems
     assert "sha256: expected" in str(problem)
+
+
+def test_two_that_write_down_what_they_fetched_lose_nothing(source, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(litevl.transfer, "PATIENCE_SECONDS", 0)
+    is_at_it, goes_on = threading.Event(), threading.Event()
+    write = litevl.data.fetch.write_bytes
+
+    def write_late(path, content):
+        if not is_at_it.is_set():
+            is_at_it.set()
+            goes_on.wait(timeout=60)
+        write(path, content)
+
+    monkeypatch.setattr(litevl.data.fetch, "write_bytes", write_late)
+    train, test = (replace(source, files=(each,), clips={}) for each in source.files)
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(fetch, train, tmp_path)
+        is_at_it.wait(timeout=60)
+        second = threads.submit(fetch, test, tmp_path)
+        while not caplog.messages and not second.done():
+            time.sleep(0.01)
+        goes_on.set()
+    assert first.result().problems == second.result().problems == []
+    assert set(record(tmp_path)["files"]) == {"train.json", "test.json"}
+
+
+def test_file_that_was_put_there_is_written_down_too(source, site, tmp_path):
+    (tmp_path / "train.json").write_bytes(TRAIN)
+    fetch(source, tmp_path)
+    assert "/train.json" not in site.sent
+    assert record(tmp_path)["files"]["train.json"]["fetched"] is False
+
+
+def test_file_of_the_hub_that_is_not_the_known_one_is_refused(source, their_hub, tmp_path):
+    (more,) = source.clips["hub"][1:]
+    known = replace(source, clips={"hub": (replace(more, known=Known(md5="0" * 32)),)})
+    (problem,) = fetch(known, tmp_path, endpoint=their_hub.url).problems
+    assert f"md5: expected {'0' * 32}" in str(problem)
+    assert not (tmp_path / "TestVideo").exists()
 
 
 def test_unknown_place_is_told_before_anything_is_fetched(source, site, tmp_path):
