@@ -189,7 +189,7 @@ def test_folder_that_cannot_be_written_is_checked_all_the_same(check, monkeypatc
     def refuse(*_args, **_kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("pathlib.Path.write_text", refuse)
+    monkeypatch.setattr("litevl.data.fingerprint.whole_file", refuse)
     assert check()[0] == 0
     assert ".litevl-checked-msrvtt.json: not kept for the next time" in caplog.text
 

@@ -174,6 +174,11 @@ def test_published_sizes_tell_the_splits_apart_under_any_name(tmp_path):
     }
 
 
+def test_published_size_of_a_split_whose_clips_are_others_says_nothing(tmp_path):
+    rows = published(1, 1200, 6415)  # as many as validation has, about the clips of train
+    assert kinds(tmp_path, {"a.json": rows}) == {"a.json": ("msvd-qa", "train")}
+
+
 def test_other_sizes_go_by_name_then_by_the_clips_numbers(tmp_path):
     rows = of_msrvtt(published(7010, 9999, 9))
     assert kinds(
@@ -233,7 +238,7 @@ def test_missing_column_shows_where_the_questions_are_asked_for(tmp_path):
 
 
 def test_questions_about_other_clips_are_not_ours(tmp_path):
-    rows = [{"question": "what?", "answer": "it", "video_id": "v_abc"}]
+    rows = [{"question": "what?", "answer": "it", "video_id": clip} for clip in ("v_a", "v_b", 7)]
     reason = "questions about clips of another data set"
     assert kinds(tmp_path, {"train.json": rows}) == {"train.json": reason}
 

@@ -98,6 +98,10 @@ def test_checkpoint_of_the_hub_is_fetched_once_from_one_commit(site, tmp_path):
     assert revision_of(folder) == COMMIT
     again = fetch_from_hub("hub:me/whole", tmp_path, site.url)
     assert not any(each.is_new for each in again)
+    described = [path for _, path, _ in site.requests if path.startswith("/api/")]
+    assert described[0] == "/api/models/me/whole"
+    # Whatever was pushed there since: the rest of the first call, and all of the second.
+    assert set(described[1:]) == {f"/api/models/me/whole/revision/{COMMIT}"}
 
 
 def test_shards_and_vocabulary_are_fetched_and_nothing_else(site, tmp_path):

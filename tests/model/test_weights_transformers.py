@@ -147,6 +147,12 @@ def test_three_layouts_of_the_same_weights_give_the_same_model(tmp_path):
     assert all(tensor.dtype == torch.float32 for tensor in theirs.state_dict().values())
 
 
+def test_commit_that_a_folder_of_the_hub_is_of_is_reported(ranker, tmp_path):  # noqa: ARG001
+    assert load_blip(LiteVLForRetrieval, tmp_path, **STILLS)[1].revision is None
+    (tmp_path / "revision.txt").write_text("f" * 40 + "\n")
+    assert load_blip(LiteVLForRetrieval, tmp_path, **STILLS)[1].revision == "f" * 40
+
+
 # What config.json may say
 
 
