@@ -122,7 +122,8 @@ def _clear_leftovers(path: Path) -> None:
         host, _, process = left.name[len(path.name) + 2 : -len(".tmp")].rpartition(".")
         with contextlib.suppress(FileNotFoundError):  # its writer, or somebody else, was faster
             if (host == platform.node() and _is_gone(process)) or _is_old(left):
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+                # A child of the killed process may still be writing there.
+                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
 
 
 def _is_gone(process: str) -> bool:

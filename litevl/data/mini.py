@@ -31,7 +31,7 @@ from litevl.data.moments import (
     num_different_moments,
     sentences,
 )
-from litevl.data.processes import interrupts_held_back
+from litevl.data.processes import end_with_parent, interrupts_held_back
 from litevl.data.questions import Asked, ask
 from litevl.data.scenes import (
     TEMPLATES,
@@ -185,7 +185,8 @@ def make_world(
     paths = [root / "videos" / f"{clip.id}{suffix}" for clip in clips]
     scenes = [clip.scene for clip in clips[::2]]
     jobs = list(zip(paths[::2], paths[1::2], scenes, repeat(world), strict=False))
-    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(num_workers, spawn, initializer=end_with_parent) as pool:
         with interrupts_held_back():  # Ctrl-C is for the parent; its children would each complain
             written = pool.map(_write_scene, jobs, chunksize=8)
         deque(tqdm(written, "drawing scenes", len(jobs), False, disable=not progress), maxlen=0)

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections import deque
@@ -185,12 +186,29 @@ def interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def end_with_parent() -> None:
+    """End this process when its parent is gone, however that went: nobody else would.
+
+    A parent that is killed cannot end its children, and one that decodes in native code, or waits
+    for work that will never come, does not notice.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _serve(pipe: Connection, work: Work) -> None:
     """Life of a process: answer each job with what came of it; an array as its shape and bytes.
 
     Arrays go through the pipe, not through shared memory: containers often have 64 MB of the
     latter, and a killed process would leave its share behind.
     """
+    end_with_parent()
     # FFmpeg's own chatter; what matters of it comes back as a reason.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     work.load()
