@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from litevl.errors import DataError, LiteVLError, RunError
 from litevl.transfer import CHUNK, alone_with, require_space, state_path, transfer
+from litevl.whole import whole_file
 
 __all__ = ["Fetched", "Known", "checked", "fetch_hub", "fetch_url", "leaves_folder"]
 
@@ -116,7 +117,8 @@ def _fetch_new(url: str, path: Path, known: Known, progress: bool) -> str:
             advice += f"\n  If the change is meant: delete {first_seen} and fetch again."
         raise DataError(_lines(f"{url}: not the file that is expected", differences, advice))
     if not known.has_checksum:
-        first_seen.write_text(f"{found}  {path.name}\n", encoding="utf-8")
+        with whole_file(first_seen) as file:
+            file.write(f"{found}  {path.name}\n".encode())
     os.replace(part, path)
     state_path(part).unlink(missing_ok=True)
     return found

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from litevl.data.annotations import Clip
 from litevl.data.decode import DecodeJob, decode_clips
-from litevl.data.fingerprint import file_hashes
+from litevl.data.fingerprint import HASH_FILE, file_hash, file_hashes
 from litevl.data.processes import Failure
-from litevl.data.video import Frames, Indices, decoder_versions, expect_decoder
+from litevl.data.video import Frames, Indices, decoder_versions, expect_decoder, read_frames
 from litevl.errors import DataError, RunError, ShapeError
 from litevl.whole import whole_folder
 
@@ -29,6 +29,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 PLACES_FILE = ".places"  # hidden from who looks for annotations below a data root
 STORE_FORMAT = 3
 DECODE_SECONDS = 120.0  # for one clip; MSRVTT's take under one
+NUM_FRAMES_COMPARED = 8  # of a clip that is decoded again
 NUM_BETWEEN_CHECKS = 50  # clips decoded between two looks at the free space
 
 Places = list[tuple[int, int]]  # first frame and number of frames, for each clip
@@ -85,6 +86,7 @@ class FrameStore:
         _expect_files(clips)
         store = folder / _store_key(clips, size_px, decoder, first_seconds)
         places = _read_places(store, size_px)
+        is_new = places is None
         if places is None:
             try:
                 with whole_folder(store, lambda: _read_places(store, size_px) is not None) as new:
@@ -102,7 +104,11 @@ class FrameStore:
         if broken and not allow_broken:
             raise DataError(_message_broken([*broken.values()], len(clips)))
         whole = [place for place in places if not isinstance(place, str)]
-        return cls(store / "frames.u8", whole, size_px, broken)
+        opened = cls(store / "frames.u8", whole, size_px, broken)
+        if not is_new:
+            kept = [clip for index, clip in enumerate(clips) if index not in broken]
+            _expect_same_frames(opened, store, kept, (size_px, decoder, first_seconds))
+        return opened
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -146,6 +152,38 @@ def _store_key(
         *([] if first_seconds is None else [first_seconds]),
     ]
     return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:20]
+
+
+def _expect_same_frames(
+    opened: FrameStore,
+    store: Path,
+    clips: Sequence[Clip],
+    reading: tuple[int, str, float | None],
+) -> None:
+    """Read the first and the last clip again: DataError for one that is not as in the store.
+
+    Damage that leaves a file's size and times as they were is told by nothing else. In this
+    process: what was hashed first is what was decoded before, so it cannot hang the decoder now.
+    """
+    hashes = file_hashes([clip.path for clip in clips])
+    for index in sorted({0, len(clips) - 1}) if clips else ():
+        path = clips[index].path
+        if file_hash(path) != hashes[path]:
+            raise DataError(
+                f"{path}: its bytes changed, though its size and times did not: it is damaged\n"
+                "  Put the clip back as it was published. Others may be damaged too: delete the "
+                f"{HASH_FILE} beside it, and every clip is read again."
+            )
+        wanted = np.arange(min(opened.num_frames(index), NUM_FRAMES_COMPARED))
+        found = read_frames(path, wanted, *reading)
+        differ = (found != opened.frames(index, wanted)).any(axis=(1, 2, 3))
+        if differ.any():
+            raise DataError(
+                f"{path}: decodes otherwise than it did for the frame cache "
+                f"({differ.sum()} of {len(wanted)} frames differ)\n"
+                "  The cache is damaged, or from a machine that decodes otherwise: delete "
+                f"{store}, and it is made again."
+            )
 
 
 def _read_places(store: Path, size_px: int) -> PlacesOrWhy | None:

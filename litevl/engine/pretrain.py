@@ -46,6 +46,7 @@ from litevl.model.litevl import similarities
 from litevl.model.losses import MAX_TEMPERATURE, MIN_TEMPERATURE
 from litevl.model.tokenizer import Tokenizer, Tokens
 from litevl.record import code_state, package_versions
+from litevl.whole import write_bytes
 
 Curve = list[dict[str, float]]
 CPU = torch.device("cpu")
@@ -276,7 +277,7 @@ def main() -> None:
         "sha256": sha256,
         **figures,
     }
-    (folder / "record.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_bytes(folder / "record.json", (json.dumps(record, indent=1) + "\n").encode())
     print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, sha256 {sha256}")
     print(f"validation: {figures['validation']}")
     shipped = MINI_BLIP.with_name("record.json")

@@ -20,11 +20,12 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from litevl.errors import WeightsError
 from litevl.model.config import HEAD_WIDTH, LiteVLConfig
+from litevl.whole import write_bytes
 
 Layout = Literal["litevl", "blip", "transformers"]
 
@@ -317,10 +318,9 @@ def sizes_in_config(
 
 def save_blip(path: Path, state: dict[str, Tensor], config: LiteVLConfig) -> str:
     """Write tensors in half precision under BLIP's names; returns the file's sha256."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     sizes = {name: value for name, value in asdict(config).items() if name in SIZES}
     halves = {key: tensor.detach().half().contiguous().clone() for key, tensor in state.items()}
-    save_file(halves, path, metadata={"sizes": json.dumps(sizes)})
+    write_bytes(path, save(halves, metadata={"sizes": json.dumps(sizes)}))
     return file_sha256(path)
 
 

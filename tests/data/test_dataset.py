@@ -11,7 +11,7 @@ from clips import REASONS, write_damaged
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litevl.data import dataset
+from litevl.data import dataset, fingerprint
 from litevl.data.annotations import Clip
 from litevl.data.dataset import (
     CLIP_MEAN,
@@ -61,7 +61,7 @@ def test_frame_outside_a_clip_is_never_its_neighbours(clips, tmp_path, index):
         store.frames(0, np.array([0, index]))
 
 
-def test_second_opening_decodes_nothing(clips, tmp_path, monkeypatch):
+def test_second_opening_builds_nothing(clips, tmp_path, monkeypatch):
     first = open_store(clips, tmp_path / "cache")
     monkeypatch.setattr(dataset, "decode_clips", None)
     again = open_store(clips, tmp_path / "cache")
@@ -105,6 +105,33 @@ def test_store_below_the_data_root_is_not_taken_for_annotations(clips, tmp_path)
     with pytest.raises(DataError) as raised:
         load_msrvtt(tmp_path, "9k")
     assert "files not used" not in str(raised.value)
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "decord"])
+def test_frames_that_are_not_what_the_clip_decodes_to_name_the_clip(clips, tmp_path, decoder):
+    open_store(clips, tmp_path / "cache", 32, decoder)
+    (file,) = (tmp_path / "cache").rglob("frames.u8")
+    content = bytearray(file.read_bytes())
+    content[32 * 32 * 3 * 2] ^= 1  # in the first clip's third frame
+    file.write_bytes(content)
+    with pytest.raises(DataError) as error:
+        open_store(clips, tmp_path / "cache", 32, decoder)
+    assert str(error.value).startswith(f"{clips[0].path}: decodes otherwise than it did")
+    assert "(1 of 4 frames differ)" in str(error.value)
+    shutil.rmtree(file.parent)
+    assert str(file.parent) in str(error.value)
+    open_store(clips, tmp_path / "cache", 32, decoder)
+
+
+def test_clip_damaged_without_a_trace_in_size_or_times_is_named(clips, tmp_path, monkeypatch):
+    open_store(clips, tmp_path / "cache")
+    state = {clip.path: fingerprint._state(clip.path) for clip in clips}
+    content = bytearray(clips[5].path.read_bytes())
+    content[-1] ^= 1
+    clips[5].path.write_bytes(content)
+    monkeypatch.setattr(fingerprint, "_state", state.get)  # as after damage on the disk
+    with pytest.raises(DataError, match=r"video5.mp4: its bytes changed, though its size"):
+        open_store(clips, tmp_path / "cache")
 
 
 def test_no_clips_make_an_empty_store(tmp_path):

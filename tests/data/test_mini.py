@@ -4,6 +4,9 @@ import errno
 import hashlib
 import json
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import av
@@ -12,6 +15,8 @@ import pytest
 from av.video.frame import PictureType
 from small import small_world
 
+import litevl
+from benchmarks.kills import members
 from litevl.data import mini
 from litevl.data.mini import ensure_world, make_world, plan_world
 from litevl.data.mini_annotations import SPLITS, write_annotations
@@ -294,3 +299,39 @@ def test_error_of_a_drawing_process_reaches_the_caller(tmp_path, world):
     odd = {"train_scenes": 1, "validation_scenes": 0, "test_scenes": 1, "size_px": 31}
     with pytest.raises(DataError, match=r"world\.size_px: 31 is odd"):
         make_world(tmp_path / "world", "msrvtt", world.model_copy(update=odd), 1, progress=False)
+
+
+DRAWING = """
+import json, sys
+from pathlib import Path
+from litevl.data.mini import make_world
+from litevl.spec import World
+
+if __name__ == "__main__":
+    make_world(Path("world"), "msrvtt", World.model_validate(json.loads(sys.argv[1])), 1, False)
+"""
+
+
+def test_drawing_processes_end_when_their_parent_is_killed(tmp_path, world):
+    (tmp_path / "draw.py").write_text(DRAWING)
+    many = world.model_copy(update={"train_scenes": 400}).model_dump_json()
+    parent = subprocess.Popen(
+        [sys.executable, "draw.py", many],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(litevl.__file__).parents[1])},
+        start_new_session=True,
+    )
+    until(lambda: len(list(tmp_path.glob("world/videos/*"))) > 2)
+    assert len(members(parent.pid)) > 1
+    parent.kill()
+    parent.wait()
+    until(lambda: not members(parent.pid))
+    assert not (tmp_path / "world" / "twins.csv").exists()  # it was in the middle of it
+
+
+def until(is_so):
+    """Wait for something; fail where it does not come within a minute."""
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
