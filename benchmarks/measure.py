@@ -25,6 +25,7 @@ from pydantic import Field
 
 import litevl.run
 from benchmarks.faults import FAULTS
+from litevl.engine.distributed import ALONE
 from litevl.engine.precision import repeatable
 from litevl.errors import LiteVLError
 from litevl.model.weights import load_blip
@@ -135,7 +136,7 @@ def measure(study: Study, check: Check, seed: int, noise_seed: int | None = None
         stack.enter_context(repeatable(DEVICE))
         if noise_seed is not None:
             stack.enter_context(nudged_weights(check.spread.noise, noise_seed))
-        measured, arrays, _ = train_and_score(run, data, DEVICE, Path(folder))
+        measured, arrays, _ = train_and_score(run, data, ALONE, Path(folder))
     seconds = {"prepare": data.seconds, **measured["timings_seconds"]}
     seconds["total"] = time.perf_counter() - started
     values = named_values(study, measured, arrays)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from litevl import __version__
 from litevl.cli_data import add_data
 from litevl.errors import LiteVLError, RunError, SpecError
+from litevl.preemption import REQUEUE, Preempted, preemptible
 
 if TYPE_CHECKING:
     from litevl.plan import PlannedRun
@@ -29,12 +30,16 @@ NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0, 1 for a failed run, 2 for a user's mistake, 130 for Ctrl-C."""
+    """Run one command.
+
+    Returns 0, 1 for a failed run, 2 for a user's mistake, 75 after SIGTERM, 130 for Ctrl-C.
+    """
     arguments = parser().parse_args(argv)
     logging.basicConfig(format="%(message)s")  # other packages: warnings only
     logging.getLogger("litevl").setLevel(logging.INFO)
     try:
-        code: int = arguments.command(arguments)
+        with preemptible():
+            code: int = arguments.command(arguments)
         sys.stdout.flush()
     except LiteVLError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -42,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\nInterrupted. {CONTINUES}", file=sys.stderr)
         return INTERRUPTED
+    except Preempted:
+        print(f"\nAsked to end (SIGTERM). {CONTINUES}", file=sys.stderr)
+        return REQUEUE
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1  # a run may be cut short by this

@@ -12,6 +12,7 @@ from litevl import metrics
 from litevl.data.video import SAMPLERS
 from litevl.engine.answering import answer_questions, is_right
 from litevl.engine.clips import ClipSet
+from litevl.engine.distributed import ALONE, Group
 from litevl.engine.precision import computing
 from litevl.measure import Arrays, Scored, picked
 from litevl.model.question_answering import LiteVLForQuestionAnswering
@@ -23,19 +24,28 @@ NUM_EXAMPLES = 3  # right ones, and as many wrong ones
 
 
 def score_run(
-    model: LiteVLForQuestionAnswering, settings: Resolved, clips: dict[str, ClipSet], seed: int
+    model: LiteVLForQuestionAnswering,
+    settings: Resolved,
+    clips: dict[str, ClipSet],
+    seed: int,
+    group: Group = ALONE,
 ) -> Scored:
     """Answer the questions of the validation split (if any) and of the test split."""
     found: dict[str, dict[str, metrics.Metric]] = {}
     arrays: Arrays = {}
     for split in ("validation", "test"):
         if clips[split].questions():
-            found[split], arrays = score_split(model, settings, clips[split], split, seed)
+            found[split], arrays = score_split(model, settings, clips[split], split, seed, group)
     return Scored(found, arrays, film_strips(model, settings, clips["test"], arrays))
 
 
 def score_split(
-    model: LiteVLForQuestionAnswering, settings: Resolved, clips: ClipSet, split: str, seed: int
+    model: LiteVLForQuestionAnswering,
+    settings: Resolved,
+    clips: ClipSet,
+    split: str,
+    seed: int,
+    group: Group,
 ) -> tuple[dict[str, metrics.Metric], Arrays]:
     """Metrics and per-question arrays of one split; an answer outside the list counts as wrong."""
     precision = settings.evaluate.precision
@@ -48,6 +58,7 @@ def score_split(
             precision,
             shuffle,
             f"answering {split}" + (", frames shuffled" if shuffle else ""),
+            group,
         )
         for shuffle in (False, True)
     )

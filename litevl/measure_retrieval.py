@@ -11,6 +11,7 @@ import torch
 from litevl import metrics
 from litevl.data.video import SAMPLERS
 from litevl.engine.clips import ClipSet
+from litevl.engine.distributed import ALONE, Group
 from litevl.engine.evaluate import Evaluation, evaluate, evaluate_shuffled, twin_scores
 from litevl.engine.precision import computing
 from litevl.measure import Arrays, Scored, picked
@@ -23,7 +24,11 @@ NUM_SHOWN = 3  # clips shown per example
 
 
 def score_run(
-    model: LiteVLForRetrieval, settings: Resolved, clips: dict[str, ClipSet], seed: int
+    model: LiteVLForRetrieval,
+    settings: Resolved,
+    clips: dict[str, ClipSet],
+    seed: int,
+    group: Group = ALONE,
 ) -> Scored:
     """Score the validation split (if any) and the test split."""
     found: dict[str, dict[str, metrics.Metric]] = {}
@@ -31,22 +36,27 @@ def score_run(
     for split in ("validation", "test"):
         if not len(clips[split]):
             continue
-        values, arrays, evaluation = score_split(model, settings, clips[split], split, seed)
+        values, arrays, evaluation = score_split(model, settings, clips[split], split, seed, group)
         found[split] = values
     return Scored(found, arrays, film_strips(model, settings, clips["test"], evaluation, arrays))
 
 
 def score_split(
-    model: LiteVLForRetrieval, settings: Resolved, clips: ClipSet, split: str, seed: int
+    model: LiteVLForRetrieval,
+    settings: Resolved,
+    clips: ClipSet,
+    split: str,
+    seed: int,
+    group: Group,
 ) -> tuple[dict[str, metrics.Metric], Arrays, Evaluation]:
     """Metrics, per-query arrays and scores of one split; caption i belongs to clip i."""
     options = settings.evaluate
     assert options.score is not None  # the spec's check for retrieval
 
     rng, shuffling = (np.random.default_rng([seed, which]) for which in (0, 1))
-    plain = evaluate(model, clips, settings, rng, f"scoring {split}")
+    plain = evaluate(model, clips, settings, rng, f"scoring {split}", group)
     shuffled = evaluate_shuffled(
-        model, clips, settings, shuffling, f"scoring {split}, frames shuffled"
+        model, clips, settings, shuffling, f"scoring {split}, frames shuffled", group
     )
     truth, clusters = np.arange(len(clips)), clips.clusters()
     scores = plain.scores
@@ -77,7 +87,7 @@ def score_split(
     if len(own) == len(clips):
         with computing(options.precision, plain.text.cls.device):
             right, twin = twin_scores(
-                model, plain.video, plain.text, clips, options.score, options.batch_size
+                model, plain.video, plain.text, clips, options.score, options.batch_size, group
             )
         arrays["order_right"] = metrics.order_right(right, twin)
         values["order_accuracy"] = metrics.order_accuracy(arrays["order_right"], clusters, rng)

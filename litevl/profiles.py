@@ -11,6 +11,7 @@ from litevl.data.annotations import CLIP_FOLDERS
 from litevl.data.video_qa import MSVD_FOLDERS
 from litevl.errors import DataError, SpecError
 from litevl.model.places import fetch_command, weights_path
+from litevl.plan import MAY_CHANGE
 from litevl.spec import Profile, Spec, Start, as_dict, resolve
 from litevl.spec_problems import flat, merged, suggestion
 
@@ -120,7 +121,7 @@ def unsourced(spec: Spec) -> list[str]:
     """The dotted keys of the paper profile that no entry of [provenance] tells the source of.
 
     A key is told of by its own entry or by one of a table that holds it. Values that are left out
-    need none, nor do the settings of a momentum encoder that is off.
+    need none, nor do the settings of a momentum encoder that is off, nor what changes no number.
     """
     found: dict[str, None] = {}
     for variant in spec.variant:
@@ -128,6 +129,7 @@ def unsourced(spec: Spec) -> list[str]:
         values = flat(as_dict(resolved))
         for key, value in values.items():
             is_unused = key in MOMENTUM and not resolved.train.momentum_encoder
+            is_unused |= key in MAY_CHANGE
             if "." in key and value not in (None, [], {}) and not is_unused:
                 found[key] = None
     told = {key.removeprefix("profile.paper.") for key in spec.provenance}

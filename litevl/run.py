@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from litevl import measure, measure_answers, measure_retrieval
 from litevl.cost import Assumptions, Model, estimates
 from litevl.engine.answering import AnsweringObjective
+from litevl.engine.distributed import Group, join_group
 from litevl.engine.precision import repeatable
 from litevl.engine.retrieval import RetrievalObjective
 from litevl.engine.train import History, Objective, train
@@ -57,38 +58,44 @@ def execute_plan(
 
     jobs: runs at a time; None for as many as suit the machine.
     """
+    group = join_group()
     spec, chosen, reason = choose(load_spec(spec_path), profile, start)
     runs = plan(spec, chosen, variants, seeds, subset, max_steps)
     records = output / "records"
-    left = [run for run in runs if rerun or state(run, records) != "done"]
+    missing = group.on_main(lambda: [r.id for r in runs if rerun or state(r, records) != "done"])
+    left = [run for run in runs if run.id in missing]
     headline = f"{spec.name}, profile {chosen} ({reason})"
-    print(f"{headline}: {len(runs)} runs, {len(runs) - len(left)} done before", flush=True)
-    write_plan(
-        records / spec.name, chosen, plan_file(spec, spec_path, runs, start, variants, seeds)
-    )
-    at_once = num_side_by_side(jobs, len(left))
-    if rerun:
+    say = print if group.is_main else silence
+    say(f"{headline}: {len(runs)} runs, {len(runs) - len(left)} done before", flush=True)
+    if group.is_main:
+        write_plan(
+            records / spec.name, chosen, plan_file(spec, spec_path, runs, start, variants, seeds)
+        )
+    at_once = num_side_by_side(jobs, len(left)) if group.size == 1 else 1
+    if rerun and group.is_main:
         for run in left:
             shutil.rmtree(output / "runs" / run.id, ignore_errors=True)
     prepared: dict[str, Prepared] = {}
     failed = 0
     for number, run in enumerate(left, start=1):
         if at_once == 1:
-            print(f"  run {number} of {len(left)}: {run.id}", flush=True)
+            say(f"  run {number} of {len(left)}: {run.id}", flush=True)
         key = repr((run.resolved.data, run.resolved.frames))
         if key not in prepared:
-            prepared[key] = prepare(run.resolved, subset, allow_missing)
+            ready = partial(prepare, run.resolved, subset, allow_missing)
+            prepared[key] = group.main_first(ready)
         if at_once == 1:
-            failed += not execute(run, prepared[key], reason, output)
+            failed += not execute(run, prepared[key], reason, output, group)
     if at_once > 1:
         options = Options(subset, allow_missing, reason, output)
         failed = execute_side_by_side(left, options, at_once)
-    from litevl.report.page import render_report
+    if group.is_main:
+        from litevl.report.page import render_report
 
-    page = render_report(records, output, spec.name, chosen)
-    print(f"report: {page}")
+        page = render_report(records, output, spec.name, chosen)
+        print(f"report: {page}")
     outcome = f"{len(left) - failed} runs finished" + (f", {failed} failed" if failed else "")
-    print(f"{headline}: {outcome}, {len(runs) - len(left)} done before")
+    say(f"{headline}: {outcome}, {len(runs) - len(left)} done before")
     return 1 if failed else 0
 
 
@@ -127,12 +134,18 @@ def paper_part(spec: Spec, runs: Sequence[PlannedRun]) -> dict[str, Any]:
     }
 
 
-def execute(run: PlannedRun, data: Prepared, profile_reason: str, output: Path) -> bool:
+def silence(*_values: object, **_options: Any) -> None:
+    """Print nothing: rank 0 says it."""
+
+
+def execute(
+    run: PlannedRun, data: Prepared, profile_reason: str, output: Path, group: Group
+) -> bool:
     """Train, score and record one run; False where it failed, which its record then says."""
     settings = run.resolved
     started = datetime.now(UTC)
     folder = output / "records" / settings.name
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = group.device
     why = list(data.report.not_comparable_because)
     if run.max_steps is not None:
         why.append(f"max-steps: training stopped after {run.max_steps} steps")
@@ -153,15 +166,18 @@ def execute(run: PlannedRun, data: Prepared, profile_reason: str, output: Path) 
         "spec": as_dict(settings),
         "code": code_state(Path(__file__).parents[1]),
         "packages": package_versions(),
-        "hardware": hardware(str(device)),
+        "hardware": hardware(str(device)) | {"processes": group.size},
     }
     try:
         with repeatable(device):
-            measured, arrays, strips = train_and_score(run, data, device, output)
+            measured, arrays, strips = train_and_score(run, data, group, output)
     except LiteVLError as error:
-        logger.error("%s failed: %s", run.id, error)
-        write_record(folder, record | {"status": "failed", "error": str(error)})
+        if group.is_main:
+            logger.error("%s failed: %s", run.id, error)
+            write_record(folder, record | {"status": "failed", "error": str(error)})
         return False
+    if not group.is_main:
+        return True
     measured["timings_seconds"]["data"] = data.seconds
     measured["timings_seconds"]["total"] = sum(measured["timings_seconds"].values())
     write_record(folder, record | measured | {"status": "complete"}, arrays, strips)
@@ -171,31 +187,35 @@ def execute(run: PlannedRun, data: Prepared, profile_reason: str, output: Path) 
 
 
 def train_and_score(
-    run: PlannedRun, data: Prepared, device: torch.device, output: Path
+    run: PlannedRun, data: Prepared, group: Group, output: Path
 ) -> tuple[dict[str, Any], measure.Arrays, measure.Arrays]:
     """The measured part of a record, its per-query arrays and its film strips."""
     settings, seed, folder = run.resolved, run.seed, output / "runs" / run.id
+    device = group.device
     start = settings.model.weights, torch.Generator().manual_seed(seed)
-    data_of_task = settings, data.clips["train"], data.clips["validation"], seed
+    data_of_task = settings, data.clips["train"], data.clips["validation"], seed, group
     model: Model
     objective: Objective
     if task_of(settings.data.dataset) == "retrieval":
         ranker, weights = load_blip(LiteVLForRetrieval, *start, **model_options(settings))
-        ranker.visual_encoder.recompute = settings.train.recompute
         model, objective = ranker, RetrievalObjective(ranker.to(device), *data_of_task)
         score_run = partial(measure_retrieval.score_run, ranker)
     else:
         answerer, weights = load_blip(LiteVLForQuestionAnswering, *start, **model_options(settings))
-        answerer.visual_encoder.recompute = settings.train.recompute
         model, objective = answerer, AnsweringObjective(answerer.to(device), *data_of_task)
         score_run = partial(measure_answers.score_run, answerer)
+    model.visual_encoder.recompute = settings.train.recompute
+    if settings.train.compile:
+        model.visual_encoder.compile()
+        model.text_encoder.compile()
     expect_positions(settings, model.config.max_positions)
     expect_vocabulary(settings, model.config.vocab_size, len(data.clips["train"].tokenizer))
     title = f"{settings.variant}, seed {seed}"
-    history = train(objective, settings.train, seed, run.max_steps, folder, title)
-    save_model(model, folder / "model")
+    identity = {"spec": as_dict(settings), "fingerprint": data.report.fingerprint}
+    history = train(objective, settings.train, seed, run.max_steps, folder, title, group, identity)
+    group.on_main(lambda: save_model(model, folder / "model"))
     trained = time.perf_counter()
-    scored = score_run(settings, data.clips, seed)
+    scored = score_run(settings, data.clips, seed, group)
     finished = time.perf_counter()
     listed = data.report.data.listed
     measured = {

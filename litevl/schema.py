@@ -137,6 +137,7 @@ class Hardware(Part):
     python: str
     platform: str
     threads: int
+    processes: int = 1
 
 
 class SplitCounts(Part):

@@ -25,6 +25,7 @@ import torch
 from tqdm import tqdm
 
 from litevl.data.processes import interrupts_held_back
+from litevl.engine.distributed import join_group
 from litevl.errors import RunError
 from litevl.plan import PlannedRun
 from litevl.prepare import prepare
@@ -118,5 +119,5 @@ def _execute(run: PlannedRun, options: Options, num_threads: int, bars: Any, lin
     at_line = partialmethod(tqdm.__init__, position=line)
     tqdm.__init__ = at_line  # type: ignore[assignment, method-assign]
     data = prepare(run.resolved, options.subset, options.allow_missing)
-    is_done = execute(run, data, options.profile_reason, options.output)
+    is_done = execute(run, data, options.profile_reason, options.output, join_group())
     sys.exit(FINISHED if is_done else FAILED)

@@ -152,6 +152,13 @@ class TrainSpec(Table):
     recompute: bool = False
     """The backward pass computes each vision block again instead of keeping what is inside: much
     less memory, a third more work in the image encoder, the same numbers."""
+    compile: bool = False
+    """torch.compile for the encoders: minutes at the start, less time in each step."""
+    device_batch_size: Count | None = None
+    """Most of the batch that a device holds at once; the rest of its share is accumulated. The
+    numbers stay those of the whole batch, up to rounding."""
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = 10.0
+    """From one checkpoint to the next within an epoch; each epoch ends with one anyway."""
     momentum_encoder: bool = False
     """Retrieval only."""
     momentum: Fraction = 0.995

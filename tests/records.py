@@ -166,6 +166,7 @@ def make_record(variant: str, seed: int, arrays: dict[str, Any], profile: str = 
             "python": "3.11.7",
             "platform": "Linux",
             "threads": 2,
+            "processes": 1,
         },
         "data": {
             "dataset": "msrvtt",

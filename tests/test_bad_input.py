@@ -380,7 +380,7 @@ def test_ctrl_c_is_one_line_and_leaves_nothing_half_done(run, world, tmp_path, m
         elif where == "decoding":
             patch.setattr(dataset, "_build", interrupt)
         elif where == "training":
-            patch.setattr(retrieval, "losses", interrupt)
+            patch.setattr(retrieval.RetrievalObjective, "backward", interrupt)
         else:
             patch.setattr(measure_retrieval, "score_run", interrupt)
         code, err = run()

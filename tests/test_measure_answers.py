@@ -75,7 +75,7 @@ def answered_as(clips, right, k=7) -> Answers:
 def with_outcomes(monkeypatch, plain, shuffled):
     """Let questions be right as the two functions of a question's place say."""
 
-    def answer(_model, clips, _settings, _rng, _precision, shuffle, _title):
+    def answer(_model, clips, _settings, _rng, _precision, shuffle, _title, _group):
         outcome = shuffled if shuffle else plain
         return answered_as(clips, [outcome(n) for n in range(len(clips.questions()))])
 
@@ -120,7 +120,7 @@ def test_questions_are_answered_plainly_and_with_shuffled_frames_each_from_its_o
 ):
     given = []
 
-    def answer(_model, split, _settings, rng, precision, shuffle, _title):
+    def answer(_model, split, _settings, rng, precision, shuffle, _title, _group):
         given.append((split, rng.bit_generator.state, precision, shuffle))
         return answered_as(split, [not shuffle] * len(split.questions()))
 

@@ -49,7 +49,7 @@ def trained(monkeypatch) -> list[str]:
     original = training.train
 
     def train(*arguments):
-        titles.append(arguments[-1])
+        titles.append(arguments[5])
         return original(*arguments)
 
     monkeypatch.setattr(engine, "train", train)
@@ -248,15 +248,15 @@ def test_failed_run_leaves_its_record_the_others_finish_and_it_can_run_again(
     small, trained, tmp_path, monkeypatch, capsys, caplog
 ):
     caplog.set_level(logging.ERROR, "litevl")
-    original = retrieval.losses
+    original = retrieval.RetrievalObjective.backward
 
-    def diverge(model, *rest):
-        factor = float("nan") if model.config.pooling == "mean" else 1.0
-        return {name: factor * loss for name, loss in original(model, *rest).items()}
+    def diverge(objective, *rest):
+        factor = float("nan") if objective.model.config.pooling == "mean" else 1.0
+        return {name: factor * loss for name, loss in original(objective, *rest).items()}
 
     chosen = ["--variant", "mean-pooling", *FULL]
     with monkeypatch.context() as patch:
-        patch.setattr(retrieval, "losses", diverge)
+        patch.setattr(retrieval.RetrievalObjective, "backward", diverge)
         assert run(small / "spec.toml", tmp_path, *chosen) == 1
     assert (
         capsys.readouterr()
@@ -296,11 +296,11 @@ def test_ctrl_c_in_training_keeps_finished_runs_and_the_same_command_continues(
     original = retrieval.RetrievalObjective.batches
     drawn: list[int] = []
 
-    def batches(objective, epoch):
+    def batches(objective, epoch, first):
         drawn.append(epoch)
         if len(drawn) == 4:  # the second variant's second epoch
             raise KeyboardInterrupt
-        yield from original(objective, epoch)
+        yield from original(objective, epoch, first)
 
     output = tmp_path / "broken"
     with monkeypatch.context() as patch:

@@ -18,7 +18,9 @@ from tqdm import tqdm
 from litevl.data.annotations import Question
 from litevl.data.dataset import epoch_batches
 from litevl.engine.clips import ClipSet
-from litevl.engine.precision import computing
+from litevl.engine.distributed import ALONE, Group, rows_at_once
+from litevl.engine.features import parts_of
+from litevl.engine.precision import attention_kernel, computing
 from litevl.model.question_answering import LiteVLForQuestionAnswering, answer_tokens
 from litevl.model.tokenizer import Tokens
 from litevl.spec import Precision, Resolved
@@ -28,13 +30,28 @@ PAIRS_PER_QUESTION = 4  # a pair of question and answer costs less memory than a
 
 @dataclass(frozen=True)
 class Batch:
-    """Questions and the clips they are about, each clip once."""
+    """Questions and the clips they are about, each clip once.
+
+    Where several processes share a batch, all but `ids` is this process's part of it.
+    """
 
     frames: Tensor  # (C, T, 3, S, S)
     clip_of_question: Tensor  # (B,) from 0 to C - 1
     questions: Tokens
     answers: tuple[str, ...]  # as annotated: only training turns them into words
-    ids: tuple[str, ...]  # of the questions
+    ids: tuple[str, ...]  # of all questions of the batch
+
+    def select(self, rows: range) -> Batch:
+        """Some of the questions, with the clips that they are about."""
+        part = slice(rows.start, rows.stop)
+        clips, clip_of_question = torch.unique(self.clip_of_question[part], return_inverse=True)
+        return Batch(
+            self.frames[clips],
+            clip_of_question,
+            self.questions.select(torch.arange(rows.start, rows.stop)),
+            self.answers[part],
+            self.ids,
+        )
 
 
 @dataclass(frozen=True)
@@ -51,14 +68,21 @@ def gather(
     sampler: str,
     rng: np.random.Generator,
     shuffle: bool = False,
+    own: range | None = None,
 ) -> Batch:
-    """Questions as a batch. rng: draws frames for a random sampler, and the order to shuffle."""
+    """Questions as a batch. rng: draws frames for a random sampler, and the order to shuffle.
+
+    own: the questions that this process works on, None for all; draws are made for all of them.
+    """
     index, clip_of_question = np.unique([clip for clip, _ in asked], return_inverse=True)
+    rows = range(len(asked)) if own is None else own
+    needed, clip_of_own = np.unique(clip_of_question[rows.start : rows.stop], return_inverse=True)
+    questions = [question for _, question in asked[rows.start : rows.stop]]
     return Batch(
-        clips.frames(index, sampler, rng, shuffle),
-        torch.from_numpy(clip_of_question),
-        clips.tokens([question.text for _, question in asked]),
-        tuple(question.answer for _, question in asked),
+        clips.frames(index, sampler, rng, shuffle, own=needed.tolist()),
+        torch.from_numpy(clip_of_own),
+        clips.tokens([question.text for question in questions]),
+        tuple(question.answer for question in questions),
         tuple(question.id for _, question in asked),
     )
 
@@ -71,10 +95,12 @@ def answer_questions(
     precision: Precision,
     shuffle: bool = False,
     title: str | None = None,
+    group: Group = ALONE,
 ) -> Answers:
     """Rank the declared answers for every question of the split, as the spec says.
 
-    shuffle: each clip's frames in a random order, to see what the model makes of their order.
+    shuffle: each clip's frames in a random order, to see what the model makes of their order. The
+    group's processes take the batches in turn and tell each other what came out.
     """
     size, sampler = settings.evaluate.batch_size, settings.frames.eval_sampler
     device = next(model.parameters()).device
@@ -83,12 +109,18 @@ def answer_questions(
     asked = clips.questions()
     was_training = model.training
     model.eval()
-    top, scores = [], []
+    top, scores = {}, {}
+    hidden = title is None or not group.is_main
+    starts = tqdm(range(0, len(asked), size), desc=title, leave=False, disable=hidden)
     with computing(precision, device):
-        for start in tqdm(
-            range(0, len(asked), size), desc=title, leave=False, disable=title is None
-        ):
-            batch = gather(clips, asked[start : start + size], sampler, rng, shuffle)
+        for number, start in enumerate(starts):
+            rows = range(start, min(start + size, len(asked)))
+            some = asked[rows.start : rows.stop]
+            if not group.does(number):
+                index = np.unique([clip for clip, _ in some])
+                clips.places(index, sampler, rng, shuffle)  # the same draws as who does it
+                continue
+            batch = gather(clips, some, sampler, rng, shuffle)
             ranking = model.rank_answers(
                 batch.frames.to(device),
                 batch.questions.to(device),
@@ -97,10 +129,10 @@ def answer_questions(
                 pairs_at_once=size * PAIRS_PER_QUESTION,
                 clip_of_question=batch.clip_of_question.to(device),
             )
-            top.append(ranking.indices.cpu())
-            scores.append(ranking.scores.double().cpu())
+            top[rows], scores[rows] = ranking.indices, ranking.scores.double()
     model.train(was_training)
-    return Answers(torch.cat(top).numpy(), torch.cat(scores).numpy())
+    found = (group.assemble(parts, len(asked)).cpu().numpy() for parts in (top, scores))
+    return Answers(*found)
 
 
 def is_right(answers: Answers, clips: ClipSet) -> npt.NDArray[np.float64]:
@@ -122,12 +154,15 @@ class AnsweringObjective:
         train_clips: ClipSet,
         validation_clips: ClipSet,
         seed: int,
+        group: Group = ALONE,
     ) -> None:
         self.model = model
-        self.settings, self.seed = settings, seed
+        self.settings, self.seed, self.group = settings, seed, group
         self.clips, self.validation_clips = train_clips, validation_clips
         self.asked = train_clips.questions()
         self.device = next(model.parameters()).device
+        options = settings.train
+        self.at_once = rows_at_once(options.batch_size, options.device_batch_size, group)
 
     def parts(self) -> dict[str, nn.Module]:
         """What a checkpoint holds besides the optimizer."""
@@ -142,22 +177,38 @@ class AnsweringObjective:
         sources = [self.clips.clips[clip].source for clip, _ in self.asked]
         return epoch_batches(sources, options.batch_size, options.group_by_source, rng)
 
-    def batches(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch: every question once, with random frames of its clip."""
-        rng = np.random.default_rng([self.seed, epoch])
-        for index in self._indices(rng):
-            asked = [self.asked[int(place)] for place in index]
-            yield gather(self.clips, asked, self.settings.frames.train_sampler, rng)
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from the given one on: every question once, with random frames.
 
-    def losses(self, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:  # noqa: ARG002
-        """The loss of the answers."""
-        loss = self.model.loss(
-            batch.frames.to(self.device),
-            batch.questions.to(self.device),
-            self.clips.answer_tokens(batch.answers).to(self.device),
-            clip_of_question=batch.clip_of_question.to(self.device),
-        )
-        return {"answer": loss}
+        Every process draws for the whole batch and loads the clips of its own share.
+        """
+        rng, sampler = np.random.default_rng([self.seed, epoch]), self.settings.frames.train_sampler
+        for number, index in enumerate(self._indices(rng)):
+            asked = [self.asked[int(place)] for place in index]
+            if number < first:
+                clips = np.unique([clip for clip, _ in asked])
+                self.clips.places(clips, sampler, rng)  # the same draws as the run before
+                continue
+            own = self.group.share(len(index)) or range(1)
+            yield gather(self.clips, asked, sampler, rng, own=own)
+
+    def backward(self, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:  # noqa: ARG002
+        """Add the gradients of this process's share of the answers' loss; return that share."""
+        total = torch.zeros((), device=self.device)
+        for rows in parts_of(range(len(self.group.share(len(batch.ids)))), self.at_once):
+            part = batch.select(rows)
+            with computing(self.settings.train.precision, self.device):
+                loss = self.model.loss(
+                    part.frames.to(self.device),
+                    part.questions.to(self.device),
+                    self.clips.answer_tokens(part.answers).to(self.device),
+                    clip_of_question=part.clip_of_question.to(self.device),
+                )
+                loss = loss * (len(rows) / len(batch.ids))
+            with attention_kernel(self.device):  # for what is recomputed
+                loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        return {"answer": total}
 
     def after_step(self) -> None:
         """Nothing follows."""
@@ -173,7 +224,12 @@ class AnsweringObjective:
             return {}
         rng = np.random.default_rng(self.seed)
         answers = answer_questions(
-            self.model, clips, self.settings, rng, self.settings.train.precision
+            self.model,
+            clips,
+            self.settings,
+            rng,
+            self.settings.train.precision,
+            group=self.group,
         )
         right, needs_order = is_right(answers, clips), clips.needs_order()
         point = {self.best_by: 100 * float(right.mean())}

@@ -84,7 +84,7 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
                 os.replace(path, path.with_name(f"{path.stem}.damaged{path.suffix}"))
             logger.warning(
                 "%s\n  Continuing from the checkpoint before, %s, after step %s.",
-                *("\n".join(problems), place.name, content.get("step", "?")),
+                *("\n".join(problems), place.name, content.get("place", content).get("step", "?")),
             )
         elif place != path:
             logger.info("%s: continuing from %s, the whole one", path, place.name)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from litevl.data.annotations import Clip, Question
 from litevl.data.dataset import FrameStore, normalise
-from litevl.data.video import SAMPLERS
+from litevl.data.video import SAMPLERS, Indices
 from litevl.model.tokenizer import Tokenizer, Tokens
 
 
@@ -42,16 +42,30 @@ class ClipSet:
         sampler: str,
         rng: np.random.Generator,
         shuffle: bool = False,
+        own: Sequence[int] | None = None,
     ) -> Tensor:
-        """The clips' sampled frames, normalised: (B, T, 3, S, S). shuffle: in random order."""
-        sample = SAMPLERS[sampler]
-        pictures = []
+        """The clips' sampled frames, normalised: (B, T, 3, S, S). shuffle: in random order.
+
+        own: places in `index` of the clips to load, None for all; draws are made for all of them.
+        """
+        places = self.places(index, sampler, rng, shuffle)
+        chosen = range(len(index)) if own is None else own
+        pictures = [self.store.frames(int(index[row]), places[row]) for row in chosen]
+        return normalise(np.stack(pictures))
+
+    def places(
+        self,
+        index: Sequence[int] | npt.NDArray[np.int64],
+        sampler: str,
+        rng: np.random.Generator,
+        shuffle: bool = False,
+    ) -> list[Indices]:
+        """Which frames `frames` loads; the same draws."""
+        sample, drawn = SAMPLERS[sampler], []
         for clip in index:
             places = sample(self.store.num_frames(int(clip)), self.num_frames, rng)
-            if shuffle:
-                places = rng.permutation(places)
-            pictures.append(self.store.frames(int(clip), places))
-        return normalise(np.stack(pictures))
+            drawn.append(rng.permutation(places) if shuffle else places)
+        return drawn
 
     def tokens(self, texts: Sequence[str]) -> Tokens:
         """Captions or questions as words (B, W)."""

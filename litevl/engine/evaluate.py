@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from litevl.engine.clips import ClipSet
+from litevl.engine.distributed import ALONE, Group
 from litevl.engine.precision import computing
 from litevl.model.litevl import LiteVLForRetrieval, TextFeatures, VideoFeatures, similarities
 from litevl.spec import Resolved
@@ -57,16 +58,22 @@ def encode_clips(
     batch_size: int,
     rng: np.random.Generator,
     shuffle: bool = False,
+    group: Group = ALONE,
 ) -> VideoFeatures:
-    """All clips of the split. rng: draws frames for a random sampler, and the order to shuffle."""
+    """All clips of the split. rng: draws frames for a random sampler, and the order to shuffle.
+
+    The group's processes take the batches in turn and tell each other what came out.
+    """
     device = next(model.parameters()).device
-    parts = []
-    for start in range(0, len(clips), batch_size):
+    tokens, embeddings = {}, {}
+    for number, start in enumerate(range(0, len(clips), batch_size)):
         index = range(start, min(start + batch_size, len(clips)))
-        parts.append(model.encode_video(clips.frames(index, sampler, rng, shuffle).to(device)))
-    return VideoFeatures(
-        torch.cat([part.tokens for part in parts]), torch.cat([part.embedding for part in parts])
-    )
+        if not group.does(number):
+            clips.places(index, sampler, rng, shuffle)  # the same draws as who does it
+            continue
+        some = model.encode_video(clips.frames(index, sampler, rng, shuffle).to(device))
+        tokens[index], embeddings[index] = some.tokens, some.embedding
+    return VideoFeatures(group.assemble(tokens, len(clips)), group.assemble(embeddings, len(clips)))
 
 
 @torch.inference_mode()
@@ -86,22 +93,27 @@ def matching_logits(
     video_index: Tensor,
     batch_size: int,
     title: str | None = None,
+    group: Group = ALONE,
 ) -> Tensor:
     """The cross-encoder's logit for a match, for pairs of a caption and a clip: (P,) float32.
 
-    Captions of like length share a batch, without the padding that only longer ones need.
+    Captions of like length share a batch, without the padding that only longer ones need. The
+    group's processes take the batches in turn.
     """
     lengths = text.attention_mask.sum(dim=1)  # (Q,)
     order = lengths[text_index].argsort(stable=True)
     logits = torch.zeros(len(order), device=text.cls.device)
     starts = range(0, len(order), batch_size)
-    for start in tqdm(starts, desc=title, leave=False, disable=title is None):
+    hidden = title is None or not group.is_main
+    for number, start in enumerate(tqdm(starts, desc=title, leave=False, disable=hidden)):
+        if not group.does(number):
+            continue
         part = order[start : start + batch_size]
         captions = text.select(text_index[part])
         longest = int(lengths[text_index[part[-1]]])
         clips = video.select(video_index[part])
         logits[part] = model.match(clips, captions.cut(longest))[:, 1].float()
-    return logits
+    return group.sum(logits)  # each is one process's, 0 in the others
 
 
 def candidates(similarity: Tensor, k: int) -> Tensor:
@@ -119,6 +131,7 @@ def score_gallery(
     score: Score,
     batch_size: int,
     title: str | None = None,
+    group: Group = ALONE,
 ) -> Scores:
     """Scores of all captions against all clips; each pair meets the cross-encoder once at most.
 
@@ -127,7 +140,7 @@ def score_gallery(
     similarity = similarities(text.embedding, video.embedding).cpu()  # (Q, G)
     k = 0 if score == "itc-only" else k
     of_text, of_video = candidates(similarity, k), candidates(similarity.T, k).T
-    logits = gallery_logits(model, video, text, of_text | of_video, batch_size, title)
+    logits = gallery_logits(model, video, text, of_text | of_video, batch_size, title, group)
     return Scores(
         ranked(similarity, logits, of_text, score),
         ranked(similarity, logits, of_video, score),
@@ -144,11 +157,12 @@ def score_captions(
     score: Score,
     batch_size: int,
     title: str | None = None,
+    group: Group = ALONE,
 ) -> Floats:
     """`score_gallery(...).text_to_video` alone, for about half of its cost."""
     similarity = similarities(text.embedding, video.embedding).cpu()  # (Q, G)
     of_text = candidates(similarity, 0 if score == "itc-only" else k)
-    logits = gallery_logits(model, video, text, of_text, batch_size, title)
+    logits = gallery_logits(model, video, text, of_text, batch_size, title, group)
     return ranked(similarity, logits, of_text, score)
 
 
@@ -159,13 +173,14 @@ def gallery_logits(
     pairs: Tensor,
     batch_size: int,
     title: str | None,
+    group: Group,
 ) -> Tensor:
     """Logits (Q, G) of the pairs that are True in (Q, G), 0 elsewhere; on the CPU."""
     rows, columns = pairs.nonzero(as_tuple=True)
     device, size = text.cls.device, batch_size * PAIRS_PER_CLIP
     logits = torch.zeros(pairs.shape)
     logits[rows, columns] = matching_logits(
-        model, video, text, rows.to(device), columns.to(device), size, title
+        model, video, text, rows.to(device), columns.to(device), size, title, group
     ).cpu()
     return logits
 
@@ -187,6 +202,7 @@ def twin_scores(
     clips: ClipSet,
     score: Score,
     batch_size: int,
+    group: Group = ALONE,
 ) -> tuple[Floats, Floats]:
     """Each clip's score with its own caption and with that of its reversed twin: (P,), (P,)."""
     own, twin = clips.twins()
@@ -198,7 +214,7 @@ def twin_scores(
         total = itc if score != "itm-only" else torch.zeros_like(itc)
         if score != "itc-only":
             total = total + matching_logits(
-                model, video, text, caption, own, batch_size * PAIRS_PER_CLIP
+                model, video, text, caption, own, batch_size * PAIRS_PER_CLIP, group=group
             )
         found.append(total.double().cpu().numpy())
     return found[0], found[1]
@@ -210,12 +226,13 @@ def evaluate(
     settings: Resolved,
     rng: np.random.Generator,
     title: str | None = None,
+    group: Group = ALONE,
 ) -> Evaluation:
     """Encode a split and score all its captions against all its clips, as the spec says."""
     with evaluating(model, settings):
-        video, text = encode(model, clips, settings, rng)
+        video, text = encode(model, clips, settings, rng, group=group)
         k, score, size = options_of(settings, clips)
-        scores = score_gallery(model, video, text, k, score, size, title)
+        scores = score_gallery(model, video, text, k, score, size, title, group)
     return Evaluation(video, text, scores)
 
 
@@ -225,15 +242,16 @@ def evaluate_shuffled(
     settings: Resolved,
     rng: np.random.Generator,
     title: str | None = None,
+    group: Group = ALONE,
 ) -> Floats:
     """Text-to-video scores (Q, G) with each clip's frames in a random order.
 
     What the model makes of the order of frames shows in how much it loses.
     """
     with evaluating(model, settings):
-        video, text = encode(model, clips, settings, rng, shuffle=True)
+        video, text = encode(model, clips, settings, rng, shuffle=True, group=group)
         k, score, size = options_of(settings, clips)
-        return score_captions(model, video, text, k, score, size, title)
+        return score_captions(model, video, text, k, score, size, title, group)
 
 
 @contextmanager
@@ -254,10 +272,12 @@ def encode(
     settings: Resolved,
     rng: np.random.Generator,
     shuffle: bool = False,
+    group: Group = ALONE,
 ) -> tuple[VideoFeatures, TextFeatures]:
     """A split's clips and captions as the model sees them."""
     sampler, size = settings.frames.eval_sampler, settings.evaluate.batch_size
-    return encode_clips(model, clips, sampler, size, rng, shuffle), encode_captions(model, clips)
+    video = encode_clips(model, clips, sampler, size, rng, shuffle, group)
+    return video, encode_captions(model, clips)
 
 
 def options_of(settings: Resolved, clips: ClipSet) -> tuple[int, Score, int]:

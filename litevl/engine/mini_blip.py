@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from litevl.engine.retrieval import pair_loss
+from litevl.engine.retrieval import draw_pairs, pair_loss
 from litevl.model.config import LiteVLConfig
 from litevl.model.litevl import LiteVLForRetrieval, VideoFeatures, similarities
 from litevl.model.losses import contrastive_loss, positive_targets
@@ -79,7 +79,7 @@ class MiniBlip(nn.Module):
         similarity = similarities(video.embedding, text.embedding) / model.temp
         targets = positive_targets(ids, ids)
         itc = contrastive_loss(similarity, similarity.T, targets, targets)
-        return itc, pair_loss(model, video, text, similarity.detach(), ids, generator)
+        return itc, pair_loss(model, video, text, draw_pairs(similarity.detach(), ids, generator))
 
     def answering(self) -> LiteVLForQuestionAnswering:
         """Question answering over the very same weights."""

@@ -6,7 +6,9 @@ Legend: B pairs in a batch, T frames.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -15,8 +17,10 @@ from torch import Tensor, nn
 
 from litevl.data.dataset import epoch_batches
 from litevl.engine.clips import ClipSet
+from litevl.engine.distributed import ALONE, Group, rows_at_once
 from litevl.engine.evaluate import encode_captions, encode_clips, twin_scores
-from litevl.engine.precision import computing
+from litevl.engine.features import Features
+from litevl.engine.precision import attention_kernel, computing
 from litevl.metrics import order_right, ranks, recall_at
 from litevl.model.litevl import LiteVLForRetrieval, TextFeatures, VideoFeatures, similarities
 from litevl.model.losses import (
@@ -34,11 +38,27 @@ from litevl.spec import Resolved
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips with one caption each."""
+    """Clips with one caption each. Of the frames only those of the clips encoded here."""
 
-    frames: Tensor  # (B, T, 3, S, S)
+    frames: Tensor  # (C, T, 3, S, S), of this process's share of the B clips
     tokens: Tokens
     ids: Tensor  # (B,) index of each clip in its split
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of a clip and a caption of the batch, for the cross-encoder."""
+
+    video: Tensor  # (P,)
+    text: Tensor  # (P,)
+    is_match: Tensor  # (P,) bool
+    is_valid: Tensor  # (P,) bool; not where a negative is of the same clip
+
+    def select(self, index: Tensor) -> Pairs:
+        """The pairs at the given indices, in that order."""
+        return Pairs(
+            self.video[index], self.text[index], self.is_match[index], self.is_valid[index]
+        )
 
 
 class RetrievalObjective:
@@ -53,12 +73,14 @@ class RetrievalObjective:
         train_clips: ClipSet,
         validation_clips: ClipSet,
         seed: int,
+        group: Group = ALONE,
     ) -> None:
         self.model = model
-        self.settings, self.seed = settings, seed
+        self.settings, self.seed, self.group = settings, seed, group
         self.clips, self.validation_clips = train_clips, validation_clips
         self.device = next(model.parameters()).device
         options = settings.train
+        self.at_once = rows_at_once(options.batch_size, options.device_batch_size, group)
         self.teacher: MomentumTeacher | None = None
         if options.momentum_encoder:
             teacher = MomentumTeacher(model, options.queue_size, options.momentum)
@@ -76,18 +98,111 @@ class RetrievalObjective:
         options, sources = self.settings.train, [clip.source for clip in self.clips.clips]
         return epoch_batches(sources, options.batch_size, options.group_by_source, rng)
 
-    def batches(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch, with random frames and one random caption per clip."""
-        rng = np.random.default_rng([self.seed, epoch])
-        for index in self._indices(rng):
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from the given one on, with random frames and captions.
+
+        Every process draws for the whole batch and loads its own share.
+        """
+        rng, sampler = np.random.default_rng([self.seed, epoch]), self.settings.frames.train_sampler
+        for number, index in enumerate(self._indices(rng)):
             chosen = [self.clips.clips[clip].captions for clip in index]
             captions = [several[int(rng.integers(len(several)))] for several in chosen]
-            frames = self.clips.frames(index, self.settings.frames.train_sampler, rng)
+            if number < first:
+                self.clips.places(index, sampler, rng)  # the same draws as the run before
+                continue
+            own = self.group.share(len(index)) or range(1)
+            frames = self.clips.frames(index, sampler, rng, own=own)
             yield Batch(frames, self.clips.tokens(captions), torch.as_tensor(index))
 
-    def losses(self, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """VTC and VTM of one batch; generator: draws the negatives."""
-        return losses(self.model, self.teacher, batch, generator, self.alpha(step), self.device)
+    def backward(self, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Add the gradients of this process's share of VTC and VTM; return those shares.
+
+        Over the processes, gradients and losses add up to those of the whole batch. Pairs and hard
+        negatives pass the cross-encoder together. generator: draws the negatives.
+        """
+        count, rows = len(batch.ids), self.group.share(len(batch.ids))
+        tokens, ids = batch.tokens.to(self.device), batch.ids.to(self.device)
+        encode = partial(self._encode, batch, tokens)
+        features = Features(encode, count, self.at_once, self.group, self.device)
+        video_tokens, video_embedding, cls, text_embedding = features.whole
+        video = VideoFeatures(video_tokens, video_embedding)
+        text = TextFeatures(cls, text_embedding, tokens.input_ids, tokens.attention_mask)
+        slow = self._slow_embeddings(batch, tokens)
+        with self._computing():
+            similarity = similarities(video.embedding, text.embedding) / self.model.temp  # (B, B)
+            vtc = self._contrastive_loss(similarity, video, text, slow, ids, rows, step)
+        self._backward(vtc)
+        pairs = draw_pairs(similarity.detach(), ids, generator)
+        own = torch.cat([torch.arange(rows.start, rows.stop) + count * n for n in range(3)])
+        vtm = torch.zeros((), device=self.device)
+        for part in torch.split(own, 3 * self.at_once):
+            some = pairs.select(part.to(self.device))
+            with self._computing():
+                loss = pair_loss(self.model, video, text, some)
+                loss = loss * (some.is_valid.sum() / pairs.is_valid.sum().clamp(min=1))
+            self._backward(loss)
+            vtm += loss.detach()
+        features.backward()
+        if self.teacher is not None and slow is not None:
+            self.teacher.enqueue(*slow, ids)
+        return {"vtc": vtc.detach(), "vtm": vtm}
+
+    def _encode(self, batch: Batch, tokens: Tokens, rows: range) -> tuple[Tensor, ...]:
+        """Features of some rows of the batch; of its frames, those of this process come first."""
+        frames, words = self._rows_of(batch, tokens, rows)
+        with self._computing():
+            video = self.model.encode_video(frames)
+            text = self.model.encode_text(words.input_ids, words.attention_mask)
+        return video.tokens, video.embedding, text.cls, text.embedding
+
+    def _rows_of(self, batch: Batch, tokens: Tokens, rows: range) -> tuple[Tensor, Tokens]:
+        first = (self.group.share(len(batch.ids)) or range(1)).start
+        frames = batch.frames[rows.start - first : rows.stop - first].to(self.device)
+        return frames, tokens.select(torch.arange(rows.start, rows.stop, device=self.device))
+
+    @torch.no_grad()
+    def _slow_embeddings(self, batch: Batch, tokens: Tokens) -> tuple[Tensor, Tensor] | None:
+        """The teacher's embeddings of the whole batch, where there is a teacher."""
+        if self.teacher is None:
+            return None
+
+        def encode(rows: range) -> tuple[Tensor, Tensor]:
+            assert self.teacher is not None
+            with self._computing():
+                return self.teacher.encode(*self._rows_of(batch, tokens, rows))
+
+        features = Features(encode, len(batch.ids), self.at_once, self.group, self.device)
+        video, text = features.whole
+        return video.detach(), text.detach()
+
+    def _contrastive_loss(
+        self,
+        similarity: Tensor,
+        video: VideoFeatures,
+        text: TextFeatures,
+        slow: tuple[Tensor, Tensor] | None,
+        ids: Tensor,
+        rows: range,
+        step: int,
+    ) -> Tensor:
+        """VTC of this process's rows, as their share of the batch's mean: ()."""
+        if not rows:
+            return similarity.sum() * 0.0
+        if self.teacher is None or slow is None:
+            own, targets = slice(rows.start, rows.stop), positive_targets(ids, ids)
+            loss = contrastive_loss(similarity[own], similarity.T[own], targets[own], targets[own])
+        else:
+            loss = self.teacher.contrastive_loss(
+                video.embedding, text.embedding, slow, ids, rows, self.model.temp, self.alpha(step)
+            )
+        return loss * (len(rows) / len(ids))
+
+    def _computing(self) -> AbstractContextManager[None]:
+        return computing(self.settings.train.precision, self.device)
+
+    def _backward(self, loss: Tensor) -> None:
+        with attention_kernel(self.device):  # for what is recomputed
+            loss.backward()  # type: ignore[no-untyped-call]
 
     def alpha(self, step: int) -> float:
         """Weight of the soft targets: from 0 to its value over the first epoch, as in BLIP."""
@@ -116,9 +231,13 @@ class RetrievalObjective:
         self.model.eval()
         with computing(settings.train.precision, self.device):
             size = options.batch_size
-            video = encode_clips(self.model, clips, settings.frames.eval_sampler, size, rng)
+            video = encode_clips(
+                self.model, clips, settings.frames.eval_sampler, size, rng, group=self.group
+            )
             text = encode_captions(self.model, clips)
-            right, twin = twin_scores(self.model, video, text, clips, options.score, size)
+            right, twin = twin_scores(
+                self.model, video, text, clips, options.score, size, self.group
+            )
         self.model.train()
         itc = similarities(text.embedding, video.embedding).cpu().numpy()
         point = {self.best_by: recall_at(1, ranks(itc, np.arange(len(clips))))}
@@ -127,47 +246,21 @@ class RetrievalObjective:
         return point
 
 
-def losses(
-    model: LiteVLForRetrieval,
-    teacher: MomentumTeacher | None,
-    batch: Batch,
-    generator: torch.Generator,
-    alpha: float,
-    device: torch.device,
-) -> dict[str, Tensor]:
-    """VTC and VTM of one batch; pairs and hard negatives pass the cross-encoder together.
+def draw_pairs(similarity: Tensor, ids: Tensor, generator: torch.Generator) -> Pairs:
+    """The pairs, one hard caption for each clip and one hard clip for each caption.
 
-    generator: draws the negatives. alpha: weight of the teacher's soft targets.
+    similarity: (B, B), clips by captions, divided by temperature. ids: (B,). P is 3 B.
     """
-    frames, tokens, ids = batch.frames.to(device), batch.tokens.to(device), batch.ids.to(device)
-    video = model.encode_video(frames)
-    text = model.encode_text(tokens.input_ids, tokens.attention_mask)
-    similarity = similarities(video.embedding, text.embedding) / model.temp  # (B, B)
-    if teacher is None:
-        targets = positive_targets(ids, ids)
-        vtc = contrastive_loss(similarity, similarity.T, targets, targets)
-    else:
-        vtc = teacher.contrastive_loss(video, text, frames, tokens, ids, model.temp, alpha)
-    vtm = pair_loss(model, video, text, similarity.detach(), ids, generator)
-    return {"vtc": vtc, "vtm": vtm}
+    own = torch.arange(len(ids), device=ids.device)
+    text = torch.cat([own, hard_negatives(similarity, ids, generator), own])
+    video = torch.cat([own, own, hard_negatives(similarity.T, ids, generator)])
+    is_match = torch.arange(len(text), device=ids.device) < len(ids)
+    return Pairs(video, text, is_match, is_match | (ids[video] != ids[text]))
 
 
 def pair_loss(
-    model: LiteVLForRetrieval,
-    video: VideoFeatures,
-    text: TextFeatures,
-    similarity: Tensor,
-    ids: Tensor,
-    generator: torch.Generator,
+    model: LiteVLForRetrieval, video: VideoFeatures, text: TextFeatures, pairs: Pairs
 ) -> Tensor:
-    """VTM over the pairs, one hard caption for each clip and one hard clip for each caption.
-
-    similarity: (B, B), clips by captions, divided by temperature. ids: (B,). Returns ().
-    """
-    own = torch.arange(len(ids), device=ids.device)
-    text_of_pair = torch.cat([own, hard_negatives(similarity, ids, generator), own])
-    video_of_pair = torch.cat([own, own, hard_negatives(similarity.T, ids, generator)])
-    logits = model.match(video.select(video_of_pair), text.select(text_of_pair))  # (3B, 2)
-    is_positive = torch.arange(len(logits), device=ids.device) < len(ids)
-    is_valid = is_positive | (ids[video_of_pair] != ids[text_of_pair])
-    return matching_loss(logits, is_positive.long(), is_valid)
+    """VTM, the mean over valid pairs: ()."""
+    logits = model.match(video.select(pairs.video), text.select(pairs.text))  # (P, 2)
+    return matching_loss(logits, pairs.is_match.long(), pairs.is_valid)

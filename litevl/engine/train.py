@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from litevl.engine.checkpoint import read_checkpoint, write_checkpoint
-from litevl.engine.precision import attention_kernel, computing
+from litevl.engine.checkpoint import (
+    expect_same_data,
+    expect_same_settings,
+    read_checkpoint,
+    write_checkpoint,
+)
+from litevl.engine.distributed import ALONE, Group
+from litevl.engine.features import random_state, set_random_state
 from litevl.errors import RunError
 from litevl.model.weights import NEW_BY_DESIGN
+from litevl.preemption import Preempted, held_back, is_wanted
 from litevl.spec import TrainSpec
+from litevl.whole import write_bytes
 
 LOG_EVERY_STEPS = 10
+LAST, BEST = "last.pt", "best.pt"
+NOT_FINITE_FILE = "not-finite.json"
 
 
 @dataclass
@@ -53,11 +64,15 @@ class Objective(Protocol):
     def num_batches(self, epoch: int) -> int:
         """Steps of an epoch."""
 
-    def batches(self, epoch: int) -> Iterator[Any]:
-        """The batches of an epoch."""
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Any]:
+        """The batches of an epoch, from number `first` on; the same ones wherever it begins."""
 
-    def losses(self, batch: Any, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """What is minimised is their sum; called under the spec's precision."""
+    def backward(self, batch: Any, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Add to the gradients those of this process's share of the losses; return the share.
+
+        Summed over the losses and over the processes, both are those of the whole batch. The
+        generator stands alike in all processes.
+        """
 
     def after_step(self) -> None:
         """What follows each update of the weights."""
@@ -76,66 +91,117 @@ def train(
     max_steps: int | None,
     folder: Path,
     title: str,
+    group: Group = ALONE,
+    identity: Mapping[str, Any] | None = None,
 ) -> History:
     """Fine-tune the objective's model in place; it ends with the selected epoch's weights.
 
-    The test split is not an argument. Every epoch draws from its own random streams and ends with
-    a checkpoint in `folder`, so that a run begun again continues as if it had never stopped.
-    Raises RunError where the loss is no longer finite.
+    The test split is not an argument. Checkpoints in `folder`, after each epoch and every
+    `options.checkpoint_minutes`, let a run begun again continue as if it had never stopped, with
+    the same numbers to the last bit where the number of processes is the same. identity: the "spec"
+    and "fingerprint" that a checkpoint must have been made from to be continued. Raises RunError
+    where the loss is no longer finite or that is not so, Preempted after SIGTERM, with a checkpoint
+    written.
     """
     model = objective.model
     device = next(model.parameters()).device
-    clock = time.perf_counter()
     optimizer = make_optimizer(model, options)
     history = History()
     parts = {**objective.parts(), "optimizer": optimizer}
-    epoch, step = resume(folder / "last.pt", parts, history, device)
+    generator = torch.Generator()
+    kept = Checkpoints(folder, parts, history, generator, group, device, dict(identity or {}))
+    place = kept.resume(seed)
     total = count_steps(objective, options, max_steps)
     model.train()
     # Closed in any case, so that no message of an error ends up behind the bar.
-    with tqdm(total=total, initial=step, desc=title, unit="step", leave=False) as bar:
-        while step < total:
-            torch.manual_seed(stream_seed(seed, epoch))  # for dropout
-            generator = torch.Generator().manual_seed(stream_seed(seed, epoch))
-            for batch in objective.batches(epoch):
-                factor = learning_rate_factor(step, total, options.warmup_fraction)
-                for group in optimizer.param_groups:
-                    group["lr"] = group["peak_lr"] * factor
-                with computing(options.precision, device):
-                    losses = objective.losses(batch, step, generator)
-                loss = torch.stack(list(losses.values())).sum()
+    with (
+        tqdm(
+            total=total,
+            initial=place.step,
+            desc=title,
+            unit="step",
+            leave=False,
+            disable=not group.is_main,
+        ) as bar,
+        held_back(),
+    ):
+        while place.step < total:
+            if not place.batch:
+                torch.manual_seed(dropout_seed(seed, place, group.rank))
+                generator.manual_seed(stream_seed(seed, place.epoch))
+            for batch in objective.batches(place.epoch, place.batch):
+                factor = learning_rate_factor(place.step, total, options.warmup_fraction)
+                for group_of_parameters in optimizer.param_groups:
+                    group_of_parameters["lr"] = group_of_parameters["peak_lr"] * factor
                 optimizer.zero_grad()
-                with attention_kernel(device):  # for what is recomputed
-                    loss.backward()  # type: ignore[no-untyped-call]
-                norm = torch.nn.utils.clip_grad_norm_(model.parameters(), options.max_grad_norm)
-                stop_if_not_finite(loss, norm, step, objective.names(batch))
+                shares = objective.backward(batch, place.step, generator)
+                group.sum_gradients(model.parameters())
+                gradients = [p.grad for p in model.parameters() if p.grad is not None]
+                norm = torch.nn.utils.get_total_norm(gradients)
+                is_due = kept.minutes_since_last() >= options.checkpoint_minutes
+                told = tell(group, shares, stop=is_wanted(), save=is_due)
+                if not (math.isfinite(told.loss) and bool(norm.isfinite())):
+                    raise_not_finite(
+                        told.loss, norm.item(), place, objective.names(batch), model, folder, group
+                    )
+                torch.nn.utils.clip_grads_with_norm_(
+                    model.parameters(), options.max_grad_norm, norm
+                )
                 optimizer.step()
                 objective.after_step()
-                step += 1
+                place = Place(place.epoch, place.batch + 1, place.step + 1)
                 bar.update()
-                if step % LOG_EVERY_STEPS == 0 or step == total:
-                    values = {"loss": loss.item()}
-                    if len(losses) > 1:
-                        values |= {name: value.item() for name, value in losses.items()}
-                    history.steps.append(
-                        {"step": step, **values, "learning_rate": options.learning_rate * factor}
-                    )
-                    bar.set_postfix(loss=f"{values['loss']:.3f}")
-                if step == total:
+                if place.step % LOG_EVERY_STEPS == 0 or place.step == total:
+                    values = {"loss": told.loss, **(told.losses if len(told.losses) > 1 else {})}
+                    rate = options.learning_rate * factor
+                    history.steps.append({"step": place.step, **values, "learning_rate": rate})
+                    bar.set_postfix(loss=f"{told.loss:.3f}")
+                if told.stop or told.save:
+                    kept.save(place)
+                if told.stop:
+                    raise Preempted
+                if place.step == total:
                     break
-            epoch += 1
+            place = Place(place.epoch + 1, 0, place.step)
             point = objective.validate()
             if point:
-                history.validations.append({"step": step, **point})
-            history.seconds += time.perf_counter() - clock
-            clock = time.perf_counter()
-            save_epoch(folder, parts, history, epoch, step, options.select, objective.best_by)
+                history.validations.append({"step": place.step, **point})
+            kept.select(place.epoch, options.select, objective.best_by)
+            kept.save(place)
     if options.select == "best-validation":
-        best = read_checkpoint(folder / "best.pt", device)
-        if best is None:
-            raise RunError(f"{folder}: the best epoch's checkpoint is gone; start this run again")
-        model.load_state_dict(best["model"])
+        model.load_state_dict(kept.best())
     return history
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where training stands: epochs done, batches done in the one begun, steps done in all."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the processes have told each other about a step."""
+
+    losses: dict[str, float]  # of the whole batch
+    stop: bool  # one of them was asked to end
+    save: bool  # one of them finds that a checkpoint is due
+
+    @property
+    def loss(self) -> float:
+        """What is minimised."""
+        return sum(self.losses.values())
+
+
+def tell(group: Group, shares: dict[str, Tensor], stop: bool, save: bool) -> Told:
+    """Add up the shares of the losses; all learn what one of them wants."""
+    values = torch.stack([value.detach().double() for value in shares.values()])
+    wishes = torch.tensor([float(stop), float(save)], device=values.device, dtype=values.dtype)
+    *sums, stop_votes, save_votes = group.sum(torch.cat([values, wishes])).tolist()
+    return Told(dict(zip(shares, sums, strict=True)), stop_votes > 0, save_votes > 0)
 
 
 def make_optimizer(model: nn.Module, options: TrainSpec) -> torch.optim.AdamW:
@@ -159,9 +225,15 @@ def learning_rate_factor(step: int, total: int, warmup_fraction: float) -> float
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def stream_seed(seed: int, epoch: int) -> int:
-    """One number for each seed and epoch."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+def stream_seed(seed: int, epoch: int, *more: int) -> int:
+    """One number for each seed and epoch, and what else there may be."""
+    return int(np.random.SeedSequence([seed, epoch, *more]).generate_state(1)[0])
+
+
+def dropout_seed(seed: int, place: Place, rank: int) -> int:
+    """Dropout's seed: another in each process, and where another number of them continues a run."""
+    more = [rank, place.batch] if rank or place.batch else []
+    return stream_seed(seed, place.epoch, *more)
 
 
 def count_steps(objective: Objective, options: TrainSpec, max_steps: int | None) -> int:
@@ -170,47 +242,122 @@ def count_steps(objective: Objective, options: TrainSpec, max_steps: int | None)
     return min(total, max_steps) if max_steps is not None else total
 
 
-def stop_if_not_finite(loss: Tensor, norm: Tensor, step: int, names: list[str]) -> None:
-    """Raise RunError that names the step and the batch's clips or questions."""
-    if torch.isfinite(loss) and torch.isfinite(norm):
-        return
+def raise_not_finite(
+    loss: float,
+    norm: float,
+    place: Place,
+    names: list[str],
+    model: nn.Module,
+    folder: Path,
+    group: Group,
+) -> NoReturn:
+    """Raise RunError that names the step and the batch; all of the batch goes into a file."""
+    file = folder / NOT_FINITE_FILE
+    report = {
+        "step": place.step + 1,
+        "epoch": place.epoch,
+        "batch_of_epoch": place.batch,
+        "loss": repr(loss),
+        "gradient_norm": repr(norm),
+        "gradients_not_finite": [
+            name
+            for name, parameter in model.named_parameters()
+            if parameter.grad is not None and not parameter.grad.isfinite().all()
+        ],
+        "batch": names,
+    }
+
+    def write() -> None:
+        write_bytes(file, json.dumps(report, indent=1).encode())
+
+    group.on_main(write)
     raise RunError(
-        f"step {step + 1}: the loss is {loss.item()}, the gradient norm {norm.item()}; training "
-        f"stopped before the update (batch of {len(names)}, first: {', '.join(names[:8])})\n"
-        "  Lower train.learning_rate or train.temporal_learning_rate, or use precision fp32."
+        f"step {place.step + 1}: the loss is {loss}, the gradient norm {norm}; training stopped "
+        f"before the update (batch of {len(names)}, first: {', '.join(names[:8])}; all in {file})\n"
+        "  Lower train.learning_rate or train.temporal_learning_rate, or use precision fp32. The "
+        "last checkpoint is kept; the same command continues from there."
     )
 
 
-def save_epoch(
-    folder: Path,
-    parts: dict[str, Any],
-    history: History,
-    epoch: int,
-    step: int,
-    select: Literal["last", "best-validation"],
-    best_by: str,
-) -> None:
-    """Write the epoch's checkpoint, and keep the best by validation where that is asked for."""
-    found = [point[best_by] for point in history.validations]
-    is_best = bool(found) and found[-1] > max(found[:-1], default=-1.0)
-    if select == "last" or is_best:
-        history.selected_epoch = epoch
-    if select == "best-validation" and is_best:
-        write_checkpoint(folder / "best.pt", {"model": parts["model"].state_dict()})
-    content = {name: part.state_dict() for name, part in parts.items()}
-    content |= {"epoch": epoch, "step": step, "history": vars(history)}
-    write_checkpoint(folder / "last.pt", content)
+class Checkpoints:
+    """What a run begun again needs: every part's state, and where training and chance stood."""
 
+    def __init__(
+        self,
+        folder: Path,
+        parts: Mapping[str, Any],
+        history: History,
+        generator: torch.Generator,
+        group: Group,
+        device: torch.device,
+        identity: dict[str, Any],
+    ) -> None:
+        self._folder, self._parts, self._history = folder, parts, history
+        self._generator, self._group, self._device = generator, group, device
+        self._identity = identity
+        self._last, self._clock = time.monotonic(), time.perf_counter()
 
-def resume(
-    path: Path, parts: dict[str, Any], history: History, device: torch.device
-) -> tuple[int, int]:
-    """Load the last epoch's checkpoint where there is one; returns the next epoch and step."""
-    content = read_checkpoint(path, device)
-    if content is None:
-        return 0, 0
-    for name, part in parts.items():
-        part.load_state_dict(content[name])
-    for name, value in content["history"].items():
-        setattr(history, name, value)
-    return int(content["epoch"]), int(content["step"])
+    def minutes_since_last(self) -> float:
+        """Since the last checkpoint, or the start."""
+        return (time.monotonic() - self._last) / 60
+
+    def save(self, place: Place) -> None:
+        """Write all of it, on rank 0, into last.pt."""
+        clock = time.perf_counter()
+        self._history.seconds += clock - self._clock
+        self._clock = clock
+        chance = {
+            "negatives": self._generator.get_state(),
+            "dropout": self._group.each(random_state(self._device)),
+        }
+        content = {name: part.state_dict() for name, part in self._parts.items()}
+        content |= {
+            "place": asdict(place),
+            "history": vars(self._history),
+            "random": chance,
+            "identity": self._identity,
+        }
+        self._group.on_main(lambda: write_checkpoint(self._folder / LAST, content))
+        self._last = time.monotonic()
+
+    def resume(self, seed: int) -> Place:
+        """Load what `save` wrote, if anything; returns where training stands.
+
+        Where another number of processes goes on, dropout gets new seeds; all else is the same.
+        """
+        content = read_checkpoint(self._folder / LAST, self._device)
+        if content is None:
+            return Place()
+        then, now = content["identity"], self._identity
+        expect_same_settings(then.get("spec", {}), now.get("spec", {}))
+        expect_same_data(then.get("fingerprint", ""), now.get("fingerprint", ""))
+        for name, part in self._parts.items():
+            part.load_state_dict(content[name])
+        for name, value in content["history"].items():
+            setattr(self._history, name, value)
+        place, chance = Place(**content["place"]), content["random"]
+        self._generator.set_state(chance["negatives"].cpu())
+        if len(chance["dropout"]) == self._group.size:
+            set_random_state(chance["dropout"][self._group.rank], self._device)
+        else:
+            torch.manual_seed(dropout_seed(seed, place, self._group.rank))
+        return place
+
+    def select(self, epoch: int, select: Literal["last", "best-validation"], best_by: str) -> None:
+        """Note which epoch is the chosen one so far; keep its weights where validation decides."""
+        found = [point[best_by] for point in self._history.validations]
+        is_best = bool(found) and found[-1] > max(found[:-1], default=-1.0)
+        if select == "last" or is_best:
+            self._history.selected_epoch = epoch
+        if select == "best-validation" and is_best:
+            weights = {"model": self._parts["model"].state_dict()}
+            self._group.on_main(lambda: write_checkpoint(self._folder / BEST, weights))
+
+    def best(self) -> Any:
+        """The weights of the best epoch; RunError where they are gone."""
+        content = read_checkpoint(self._folder / BEST, self._device)
+        if content is None:
+            raise RunError(
+                f"{self._folder}: the best epoch's checkpoint is gone; start this run again"
+            )
+        return content["model"]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from litevl.errors import SpecError
-from litevl.model.litevl import LiteVLForRetrieval, TextFeatures, VideoFeatures, similarities
+from litevl.model.litevl import LiteVLForRetrieval, similarities
 from litevl.model.losses import contrastive_loss, positive_targets
 from litevl.model.tokenizer import Tokens
 
@@ -46,38 +46,47 @@ class MomentumTeacher(nn.Module):
         for slow, fast in zip(self.slow.parameters(), model.parameters(), strict=True):
             slow.lerp_(fast.detach(), 1 - self.momentum)
 
+    @torch.no_grad()
+    def encode(self, frames: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor]:
+        """The slow copies' embeddings of clips and captions, (B, E) each.
+
+        frames: (B, T, 3, H, W).
+        """
+        video = self.slow.encode_video(frames).embedding
+        text = self.slow.encode_text(tokens.input_ids, tokens.attention_mask).embedding
+        return video, text
+
     def contrastive_loss(
         self,
-        video: VideoFeatures,
-        text: TextFeatures,
-        frames: Tensor,
-        tokens: Tokens,
+        video: Tensor,
+        text: Tensor,
+        slow: tuple[Tensor, Tensor],
         ids: Tensor,
+        rows: range,
         temperature: Tensor,
         alpha: float,
     ) -> Tensor:
-        """VTC against slow features of the batch and the queue; then the batch joins the queue.
+        """VTC of some rows against slow features of the batch and the queue.
 
-        video, text: the students' features. frames: (B, T, 3, H, W). ids: (B,) clip of each pair.
-        alpha: weight of the slow copies' own similarities in the targets, 0 to 1. Returns ().
+        video, text: (B, E), the students' embeddings. slow: those of `encode`. ids: (B,) clip of
+        each pair. rows: of the batch, whose mean is returned. alpha: weight of the slow copies' own
+        similarities in the targets, 0 to 1. Returns ().
         """
+        slow_video, slow_text = slow
+        own = slice(rows.start, rows.stop)
         with torch.no_grad():
-            slow_video = self.slow.encode_video(frames).embedding
-            slow_text = self.slow.encode_text(tokens.input_ids, tokens.attention_mask).embedding
             filled = self.queue_ids != NO_CLIP
             all_video = torch.cat([slow_video.float(), self.queue_video[filled]])  # (B + K, E)
             all_text = torch.cat([slow_text.float(), self.queue_text[filled]])
-            hard = positive_targets(ids, torch.cat([ids, self.queue_ids[filled]]))
+            hard = positive_targets(ids[own], torch.cat([ids, self.queue_ids[filled]]))
             targets_v2t, targets_t2v = (
-                alpha * F.softmax(similarities(slow, others) / temperature, dim=1)
+                alpha * F.softmax(similarities(some[own], others) / temperature, dim=1)
                 + (1 - alpha) * hard
-                for slow, others in ((slow_video, all_text), (slow_text, all_video))
+                for some, others in ((slow_video, all_text), (slow_text, all_video))
             )
-        v2t = similarities(video.embedding, all_text) / temperature
-        t2v = similarities(text.embedding, all_video) / temperature
-        loss = contrastive_loss(v2t, t2v, targets_v2t, targets_t2v)
-        self.enqueue(slow_video, slow_text, ids)
-        return loss
+        v2t = similarities(video[own], all_text) / temperature
+        t2v = similarities(text[own], all_video) / temperature
+        return contrastive_loss(v2t, t2v, targets_v2t, targets_t2v)
 
     @torch.no_grad()
     def enqueue(self, video: Tensor, text: Tensor, ids: Tensor) -> None:

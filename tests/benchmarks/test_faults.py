@@ -57,7 +57,7 @@ def first_losses(objective):
     """The losses of the first batch, as training computes them."""
     torch.manual_seed(0)
     batch = next(iter(objective.batches(0)))
-    losses = objective.losses(batch, 0, torch.Generator().manual_seed(0))
+    losses = objective.backward(batch, 0, torch.Generator().manual_seed(0))
     return torch.stack([*losses.values()]).detach()
 
 

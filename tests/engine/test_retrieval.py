@@ -20,7 +20,7 @@ from tiny import (
 from litevl.data.dataset import FrameStore
 from litevl.engine import retrieval
 from litevl.engine.clips import ClipSet
-from litevl.engine.retrieval import Batch, losses, pair_loss
+from litevl.engine.retrieval import Batch, draw_pairs, pair_loss
 from litevl.engine.train import train
 from litevl.model.litevl import similarities
 from litevl.model.losses import MAX_TEMPERATURE, MIN_TEMPERATURE
@@ -107,7 +107,7 @@ def test_weight_of_soft_targets_reaches_the_teacher(settings, clips, monkeypatch
         lambda *given: weights.append(given[-1]) or slow(*given),
     )
     for step in (0, 2, 9):
-        found = objective.losses(batch, step, torch.Generator().manual_seed(0))
+        found = objective.backward(batch, step, torch.Generator().manual_seed(0))
         assert found.keys() == {"vtc", "vtm"}
     assert weights == pytest.approx([0.0, 0.2, 0.4])
 
@@ -148,7 +148,7 @@ def test_matching_loss_is_that_of_pairs_and_hard_negatives_one_at_a_time(pairs, 
 
     monkeypatch.setattr(retrieval, "hard_negatives", drawn)
     with torch.no_grad():
-        found = pair_loss(model, video, text, similarity, ids, torch.Generator())
+        found = pair_loss(model, video, text, draw_pairs(similarity, ids, torch.Generator()))
     triples = [(n, n, True) for n in range(4)]
     triples += [(n, int(captions[n]), False) for n in range(4)]
     triples += [(int(videos[n]), n, False) for n in range(4)]
@@ -164,19 +164,20 @@ def test_negatives_of_the_same_clip_do_not_count(pairs, monkeypatch):
     answers = iter((captions, videos))
     monkeypatch.setattr(retrieval, "hard_negatives", lambda *_: next(answers))
     with torch.no_grad():
-        found = pair_loss(model, video, text, similarity, ids, torch.Generator())
+        found = pair_loss(model, video, text, draw_pairs(similarity, ids, torch.Generator()))
     triples = [(n, n, True) for n in range(4)]
     triples += [(n, int(captions[n]), False) for n in (1, 2, 3)]  # 0 and 3 are one clip
     triples += [(int(videos[n]), n, False) for n in (1, 2)]
     assert found.item() == pytest.approx(loop_over_pairs(model, video, text, triples), abs=CLOSE)
 
 
-@torch.no_grad()
-def test_contrastive_loss_is_that_of_the_batch_with_several_captions_of_a_clip(pairs):
+def test_losses_are_those_of_the_batch_with_several_captions_of_a_clip(settings, clips, pairs):
     model, video, _, similarity, ids = pairs
     tokens = Tokens(*random_captions([4, 7, 5, 9]))
     batch = Batch(random_frames(4), tokens, ids)
-    found = losses(model, None, batch, torch.Generator().manual_seed(0), 0.0, CPU)
+    objective = new_objective(settings, clips)
+    objective.model = model
+    found = objective.backward(batch, 0, torch.Generator().manual_seed(0))
     total = 0.0
     for matrix in (similarity, similarity.T):
         log_p = matrix.log_softmax(dim=1)
@@ -184,9 +185,10 @@ def test_contrastive_loss_is_that_of_the_batch_with_several_captions_of_a_clip(p
             same = [column for column in range(4) if ids[column] == ids[row]]
             total -= sum(log_p[row, column].item() for column in same) / len(same)
     assert found["vtc"].item() == pytest.approx(total / 8, rel=CLOSE)
-    text = model.encode_text(tokens.input_ids, tokens.attention_mask)
-    generator = torch.Generator().manual_seed(0)
-    vtm = pair_loss(model, video, text, similarity, ids, generator)
+    drawn = draw_pairs(similarity, ids, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        text = model.encode_text(tokens.input_ids, tokens.attention_mask)
+        vtm = pair_loss(model, video, text, drawn)
     assert found["vtm"].item() == pytest.approx(vtm.item(), rel=CLOSE)
 
 
@@ -197,8 +199,7 @@ def test_negatives_are_drawn_from_the_generator_and_nothing_else(settings, clips
 
     def vtm(seed):
         torch.rand(3)
-        with torch.no_grad():
-            return objective.losses(batch, 0, torch.Generator().manual_seed(seed))["vtm"].item()
+        return objective.backward(batch, 0, torch.Generator().manual_seed(seed))["vtm"].item()
 
     assert vtm(0) == vtm(0)
     assert len({vtm(seed) for seed in range(8)}) > 1

@@ -1,5 +1,6 @@
 """The training loop of both tasks: when it stops, and that a broken-off run continues the same."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,10 @@ from litevl.engine import train as engine
 from litevl.engine.checkpoint import read_checkpoint, write_checkpoint
 from litevl.engine.clips import ClipSet
 from litevl.engine.train import (
+    NOT_FINITE_FILE,
     count_steps,
     learning_rate_factor,
     make_optimizer,
-    stop_if_not_finite,
     train,
 )
 from litevl.errors import RunError
@@ -189,32 +190,51 @@ def test_validation_curve_has_a_point_for_each_epoch_and_training_goes_on(
 # Not finite
 
 
-@pytest.mark.parametrize(("loss", "norm"), [("nan", 1.0), ("inf", 1.0), (1.0, "nan"), (1.0, "inf")])
-def test_loss_or_gradient_that_is_not_finite_names_step_and_batch(loss, norm):
-    names = [f"video{number}" for number in range(9)]
-    values = torch.tensor(float(loss)), torch.tensor(float(norm))
-    first = r"batch of 9, first: video0, .*, video7\)\n  Lower train"
-    with pytest.raises(RunError, match=f"step 8: .*{first}"):
-        stop_if_not_finite(*values, 7, names)
-    with pytest.raises(RunError, match=r"batch of 2, first: video0, video1\)"):
-        stop_if_not_finite(*values, 7, names[:2])
-    stop_if_not_finite(torch.tensor(1.0), torch.tensor(1.0), 7, names)
+@pytest.mark.parametrize("value", ["nan", "inf"])
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_loss_or_gradient_that_is_not_finite_names_step_and_batch(
+    settings, clips, tmp_path, monkeypatch, where, value
+):
+    objective = new_objective(settings, clips)
+    backward, batches = objective.backward, []
+
+    def broken(batch, *rest):
+        batches.append(objective.names(batch))
+        found = backward(batch, *rest)
+        if len(batches) < 3:
+            return found
+        if where == "loss":
+            return {name: loss * float(value) for name, loss in found.items()}
+        objective.model.vision_proj.weight.grad[0, 0] = float(value)
+        return found
+
+    monkeypatch.setattr(objective, "backward", broken)
+    with pytest.raises(RunError, match="step 3: ") as caught:
+        train(objective, settings.train, 0, None, tmp_path, "test")
+    message = str(caught.value)
+    assert f"(batch of {len(batches[2])}, first: {', '.join(batches[2][:8])}; all in " in message
+    assert "Lower train.learning_rate" in message
+    told = json.loads((tmp_path / NOT_FINITE_FILE).read_text())
+    assert told["batch"] == batches[2]
+    assert told["step"] == 3
+    expected = ["vision_proj.weight"] if where == "gradient" else []
+    assert told["gradients_not_finite"] == expected
 
 
 def test_training_that_diverges_keeps_the_weights_from_before(
     settings, clips, tmp_path, monkeypatch
 ):
     objective, before = new_objective(settings, clips), {}
-    losses, names = objective.losses, []
+    backward, names = objective.backward, []
 
     def broken(batch, *rest):
         before.update({k: value.clone() for k, value in objective.model.state_dict().items()})
         names.append(objective.names(batch))
-        found = losses(batch, *rest)
+        found = backward(batch, *rest)
         last = list(found)[-1]
         return found | ({last: found[last] * float("nan")} if len(names) == 2 else {})
 
-    monkeypatch.setattr(objective, "losses", broken)
+    monkeypatch.setattr(objective, "backward", broken)
     bars: list[tqdm] = []
     monkeypatch.setattr(engine, "tqdm", lambda **options: bars.append(tqdm(**options)) or bars[0])
     with pytest.raises(RunError, match="step 2: the loss is nan") as caught:
@@ -235,8 +255,8 @@ def interrupt_in_epoch(monkeypatch, settings, clips, wanted):
     kind = type(new_objective(settings, clips))
     original = kind.batches
 
-    def interrupted(self, epoch):
-        for number, batch in enumerate(original(self, epoch)):
+    def interrupted(self, epoch, first=0):
+        for number, batch in enumerate(original(self, epoch, first), first):
             if epoch == wanted and number == 2:
                 monkeypatch.setattr(kind, "batches", original)
                 raise KeyboardInterrupt
@@ -282,17 +302,19 @@ def test_run_begun_again_equals_the_unbroken_one(
     epochs, kind = [], type(new_objective(chosen, clips))
     original = kind.batches
     monkeypatch.setattr(
-        kind, "batches", lambda self, epoch: epochs.append(epoch) or original(self, epoch)
+        kind,
+        "batches",
+        lambda self, epoch, first: epochs.append((epoch, first)) or original(self, epoch, first),
     )
     resumed, history_of_resumed = trained(chosen, clips, tmp_path / "broken")
-    assert epochs == [1, 2]
+    assert epochs == [(1, 0), (2, 0)]
     assert same_weights(resumed, whole)
     assert history_of_resumed == history
 
 
 def test_finished_training_begun_again_trains_nothing(settings, clips, tmp_path, monkeypatch):
     whole, history = trained(settings, clips, tmp_path)
-    monkeypatch.setattr(type(new_objective(settings, clips)), "losses", None)
+    monkeypatch.setattr(type(new_objective(settings, clips)), "backward", None)
     again, history_again = trained(settings, clips, tmp_path)
     assert same_weights(again, whole)
     assert history_again == history
@@ -320,8 +342,9 @@ def test_checkpoint_holds_all_parts_and_where_training_stands(
 ):
     trained(with_train(both[dataset], epochs=1, **changes), clips, tmp_path)
     content = read_checkpoint(tmp_path / "last.pt", torch.device("cpu"))
-    assert content.keys() == {*names, "optimizer", "epoch", "step", "history"}
-    assert (content["epoch"], content["step"]) == (1, steps_of(both[dataset], clips))
+    assert content.keys() == {*names, "optimizer", "place", "history", "random", "identity"}
+    place = {"epoch": 1, "batch": 0, "step": steps_of(both[dataset], clips)}
+    assert content["place"] == place
 
 
 # Which epoch is kept

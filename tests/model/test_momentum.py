@@ -29,11 +29,14 @@ def batch(ids, seed=0):
 
 
 def loss_of(teacher, model, ids, alpha, seed=0):
-    """The teacher's contrastive loss for a batch of the given clips."""
+    """The teacher's contrastive loss for a batch of the given clips, which then joins the queue."""
     frames, tokens, ids = batch(ids, seed)
-    video = model.encode_video(frames)
-    text = model.encode_text(tokens.input_ids, tokens.attention_mask)
-    return teacher.contrastive_loss(video, text, frames, tokens, ids, TEMPERATURE, alpha)
+    video = model.encode_video(frames).embedding
+    text = model.encode_text(tokens.input_ids, tokens.attention_mask).embedding
+    slow, rows = teacher.encode(frames, tokens), range(len(ids))
+    loss = teacher.contrastive_loss(video, text, slow, ids, rows, TEMPERATURE, alpha)
+    teacher.enqueue(*slow, ids)
+    return loss
 
 
 def moved_model(seed=5):
