@@ -160,9 +160,9 @@ def test_test_split_is_never_seen_by_training(settings, clips, tmp_path, monkeyp
     read = []
     original = ClipSet.frames
 
-    def frames(self, *rest):
+    def frames(self, *rest, **options):
         read.append({clip.id for clip in self.clips})
-        return original(self, *rest)
+        return original(self, *rest, **options)
 
     monkeypatch.setattr(ClipSet, "frames", frames)
     trained(with_train(settings, **BEST), clips, tmp_path)
