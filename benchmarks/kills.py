@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -44,9 +45,9 @@ PARTS = {
     "record": "litevl.run.write_record",
     "report": "litevl.report.page.render_report",
 }
-# One broken run after the other is hit in these parts, in this order, and then finished.
+# Each broken run is hit in these parts, in this order, and then finished.
 ROUND = (
-    "drawing", "decoding", "training", "checkpoint", "training", "checkpoint", "checkpoint",
+    "drawing", "decoding", "decoding", "training", "checkpoint", "training", "checkpoint",
     "model", "evaluation", "record", "report",
 )  # fmt: skip
 ENDS = {".png": b"IEND", ".html": b"</html>"}
@@ -95,47 +96,60 @@ def main() -> int:
         wanted = outcome(whole)
         for part, seconds in unbroken.seconds.items():
             print(f"{part:12} {len(seconds):4} times, {sum(seconds):7.2f} s", flush=True)
-        number = 0
-        while sum(hits.values()) < chosen.kills:
-            number += 1
+        for number in count(1):
+            if sum(hits.values()) >= chosen.kills:
+                break
+            print(f"run {number}:", end=" ", flush=True)
             folder = Path(temporary, f"broken-{number}")
-            for part in ROUND:
-                if sum(hits.values()) < chosen.kills:
-                    done = command(folder, moment(part, unbroken, rng))
-                    hits[done.part] += done.exit_code == -signal.SIGKILL
-                    found = half_written(folder)
-                    expected = done.exit_code in (0, -signal.SIGKILL)
-                    found += [] if expected else [f"exit code {done.exit_code}"]
-                    how = f"killed in {done.part}" if done.exit_code else "finished before"
-                    print(f"run {number}, {part}: {how}", *found, flush=True)
-                    problems += [f"run {number}, killed in {done.part}: {what}" for what in found]
-            done = command(folder, lambda *_: None)
-            found = [f"exit code {done.exit_code}"] if done.exit_code else []
-            found += found or (half_written(folder) + differences(wanted, outcome(folder)))
-            found += [f"left over: {path}" for path in leftovers(folder)]
+            found = broken_off(folder, unbroken, rng, chosen.kills, hits)
+            if not found:
+                found = half_written(folder) + leftovers(folder)
+                found += differences(wanted, outcome(folder))
+            print("finished,", *(found or ["equal to the last bit"]), flush=True)
             problems += [f"run {number}: {what}" for what in found]
-            print(f"run {number}: finished,", *(found or ["equal to the last bit"]), flush=True)
     print("kills:", ", ".join(f"{part} {hits[part]}" for part in (*PARTS, "between")))
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0
 
 
+def broken_off(
+    folder: Path, unbroken: Command, rng: random.Random, most_kills: int, hits: Counter[str]
+) -> list[str]:
+    """One run, killed in each part of a ROUND, then finished; returns what was wrong on the way.
+
+    hits: which parts kills hit so far; these are added.
+    """
+    problems = []
+    for part in ROUND:
+        if sum(hits.values()) == most_kills:
+            break
+        done = command(folder, moment(part, unbroken, rng))
+        problems += [f"{what}, after a kill in {done.part}" for what in half_written(folder)]
+        if done.exit_code != -signal.SIGKILL:
+            print(f"({part} missed)", end=" ", flush=True)
+            break  # it is finished
+        hits[done.part] += 1
+        print(done.part, end=", ", flush=True)
+    done = command(folder, lambda *_: None)
+    return problems + ([f"exit code {done.exit_code}"] if done.exit_code else [])
+
+
 Moment = Callable[[Command, float], float | None]
 
 
 def moment(part: str, unbroken: Command, rng: random.Random) -> Moment:
-    """When to kill: at an even chance anywhere in one of the times this part was done, any of them.
+    """When to kill: somewhere in a part, all of it as likely.
 
-    Gives the seconds to wait for once that has begun, None before.
+    Of what is done several times, one of the first third is hit. Half of what it took in the
+    unbroken run is aimed at: continued, or on an idle machine, it takes less. Gives the seconds to
+    wait for once that has begun, None before.
     """
     durations = unbroken.seconds[part]
-    time_of_part = rng.randrange(len(durations))
-    delay = rng.uniform(0, durations[time_of_part])
-    after_resuming = rng.randrange(4)  # a resumed run writes fewer checkpoints
+    which = rng.randrange(max(1, len(durations) // 3))
+    delay = rng.uniform(0, durations[which] / 2)
 
     def seconds_left(running: Command, now: float) -> float | None:
-        which = min(time_of_part, after_resuming)
         if running.begun[part] <= which:
             return None
         begun = next((at for name, at in running.open if name == part), now - delay)

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from litevl import measure, measure_answers, measure_retrieval
 from litevl.cost import Assumptions, Model, estimates
 from litevl.engine.answering import AnsweringObjective
+from litevl.engine.checkpoint import remove_checkpoints
 from litevl.engine.distributed import Group, join_group
 from litevl.engine.precision import repeatable
 from litevl.engine.retrieval import RetrievalObjective
@@ -37,6 +38,7 @@ from litevl.profiles import choose, start_of
 from litevl.record import code_state, hardware, package_versions, write_plan, write_record
 from litevl.side_by_side import Options, execute_side_by_side, num_side_by_side
 from litevl.spec import Resolved, Spec, as_dict, load_spec, model_options, task_of
+from litevl.whole import whole_folder
 
 logger = logging.getLogger(__name__)
 
@@ -181,8 +183,7 @@ def execute(
     measured["timings_seconds"]["data"] = data.seconds
     measured["timings_seconds"]["total"] = sum(measured["timings_seconds"].values())
     write_record(folder, record | measured | {"status": "complete"}, arrays, strips)
-    for checkpoint in (output / "runs" / run.id).glob("*.pt"):
-        checkpoint.unlink()  # the trained model stays, in `model/`
+    remove_checkpoints(output / "runs" / run.id)
     return True
 
 
@@ -270,7 +271,8 @@ def expect_vocabulary(settings: Resolved, num_words: int, num_known: int) -> Non
 def save_model(model: Model, folder: Path) -> None:
     """Write the trained model, as `from_pretrained` reads it; RunError where that fails."""
     try:
-        model.save_pretrained(folder)
+        with whole_folder(folder) as new:
+            model.save_pretrained(new)
     except (OSError, SafetensorError) as error:  # the latter hides a full disk in its text
         raise RunError(
             f"{folder}: the trained model cannot be written ({error})\n"

@@ -174,7 +174,7 @@ def _write(
         written[folder / "tables" / f"{table.stem}.tex"] = latex(table, comments).encode()
     for picture in pictures:
         written[folder / "figures" / f"{picture.stem}.png"] = picture.png
-    for path, content in written.items():
+    for path, content in reversed(written.items()):  # pages last: what they link to is there
         write_bytes(path, content)
     for pattern in ("tables/*.csv", "tables/*.tex", "figures/*.png"):
         for path in folder.glob(pattern):
