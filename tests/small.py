@@ -59,12 +59,14 @@ def small_world(dataset: Dataset = "msrvtt", **changes) -> World:
     return World.model_validate(settings | changes)
 
 
-def write_weights(folder: Path, seed: int = 0) -> Path:
+def write_weights(folder: Path, seed: int = 0, dropout: float = 0.1) -> Path:
     """Write random weights in BLIP's layout and the mini world's vocabulary; returns their path."""
     folder.mkdir(parents=True, exist_ok=True)
     words = folder / "vocab.txt"
     words.write_text("\n".join(vocabulary()) + "\n", encoding="utf-8")
-    config = LiteVLConfig(**SIZES, vocab_size=len(Tokenizer.from_vocabulary(words)))
+    config = LiteVLConfig(
+        **SIZES | {"dropout": dropout}, vocab_size=len(Tokenizer.from_vocabulary(words))
+    )
     answering, model = LiteVLForQuestionAnswering(config), LiteVLForRetrieval(config)
     fill(answering, seed + 1)
     fill(model, seed)

@@ -1,0 +1,121 @@
+"""A run on two processes, as accelerate and torchrun start them, seen from outside."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small import small_settings, small_world, the_record, write_spec, write_weights
+
+ROOT = Path(__file__).parents[1]
+# Its launcher for GPUs works without any; its own for CPUs needs MPI.
+ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "-m"]
+TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+ALONE = []
+STEPS = 40_000
+
+
+def start(folder: Path, launcher: list[str], output: str) -> subprocess.Popen:
+    """`litevl run` of one variant in a folder with a spec, started by a launcher."""
+    run = ["litevl", "run", "spec.toml", "--profile", "mini", "--variant", "full"]
+    return subprocess.Popen(
+        [sys.executable, "-m", *launcher, *run, "--output", output],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(process: subprocess.Popen) -> str:
+    """What a process that ends well has printed."""
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err[-3000:]
+    return out
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A spec, a small world that is drawn and decoded already, and weights without dropout."""
+    folder = tmp_path_factory.mktemp("launch")
+    weights = write_weights(folder / "weights", dropout=0.0)
+    write_spec(folder / "spec.toml", small_settings(Path("world"), weights))
+    finished(start(folder, ALONE, "alone"))
+    return folder
+
+
+@pytest.fixture
+def endless(tmp_path) -> Path:
+    """A spec whose training takes minutes, with checkpoints once an hour."""
+    weights = write_weights(tmp_path / "weights")
+    spec = small_settings(Path("world"), weights, small_world())
+    spec["profile"]["mini"]["train"] |= {"epochs": STEPS // 4, "checkpoint_minutes": 60.0}
+    write_spec(tmp_path / "spec.toml", spec)
+    return tmp_path
+
+
+@pytest.mark.parametrize("launcher", [ACCELERATE, TORCHRUN], ids=["accelerate", "torchrun"])
+def test_launched_run_is_the_run_of_one_process(folder, launcher):
+    printed = finished(start(folder, launcher, launcher[0]))
+    assert printed.count("run 1 of 1") == 1, "every process printed"
+    record, expected = the_record(folder / launcher[0]), the_record(folder / "alone")
+    assert record.run.id == expected.run.id
+    assert record.hardware.processes == 2
+    assert record.metrics == expected.metrics
+    files = ({p.name for p in (folder / o).rglob("*.*")} for o in (launcher[0], "alone"))
+    assert next(files) == next(files)
+
+
+def workers(process: subprocess.Popen) -> list[int]:
+    """The processes that a launcher has started."""
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True
+    )
+    return [int(line) for line in listed.stdout.split()]
+
+
+def wait_for_training(process: subprocess.Popen) -> None:
+    """Return when steps are done: the bar shows them."""
+    seen = ""
+    while not re.search(rf"\b[1-9]\d*/{STEPS}\b", seen):
+        assert process.poll() is None, seen
+        seen += os.read(process.stderr.fileno(), 4096).decode()
+
+
+def test_others_end_within_a_minute_when_a_process_dies(endless):
+    process = start(endless, TORCHRUN, "out")
+    wait_for_training(process)
+    both = workers(process)
+    assert len(both) == 2
+    os.kill(both[1], signal.SIGKILL)
+    killed = time.monotonic()
+    process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert time.monotonic() - killed < 60
+    assert not list((endless / "out" / "records").rglob("*-full-*.json")), "it is no failed run"
+
+
+def test_sigterm_makes_all_processes_end_with_a_checkpoint(endless):
+    process = start(endless, TORCHRUN, "out")
+    wait_for_training(process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "Asked to end (SIGTERM)" in err
+    assert list((endless / "out" / "runs").rglob("last.pt"))
+    assert not list((endless / "out" / "records").rglob("*-full-*.json")), "it is no failed run"
+
+
+def test_sigterm_of_one_process_asks_to_be_started_again(endless):
+    process = start(endless, ALONE, "out")
+    wait_for_training(process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 75
+    assert "the same command continues" in err
+    assert list((endless / "out" / "runs").rglob("last.pt"))
