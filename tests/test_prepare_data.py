@@ -97,13 +97,19 @@ def test_interrupted_preparation_continues(litevl_data, tmp_path, monkeypatch):
 
 
 def test_clips_that_fail_or_are_missing_are_named_and_the_others_prepared(litevl_data, root):
-    clip = root / "videos" / "video20.mp4"
-    clip.write_bytes(clip.read_bytes()[:-400])
-    (root / "videos" / "video0.mp4").unlink()
+    short, empty, gone = (root / "videos" / f"video{n}.mp4" for n in (20, 1, 0))
+    short.write_bytes(short.read_bytes()[:-400])
+    empty.write_bytes(b"")
     code, outcome = litevl_data("prepare")
-    assert (code, outcome["converted"]) == (1, NUM_CLIPS - 2)
-    assert outcome["missing"] == ["video0"]
-    assert outcome["failed"]["video20"].startswith(f"{clip}: truncated")
+    assert (code, outcome["converted"], outcome["missing"]) == (1, NUM_CLIPS - 2, [])
+    assert outcome["failed"].keys() == {"video20", "video1"}
+    assert outcome["failed"]["video20"].startswith(f"{short}: truncated")
+    assert outcome["failed"]["video1"] == f"{empty}: empty or not readable"
+    for clip in (short, empty, gone):
+        clip.unlink()
+    code, outcome = litevl_data("prepare")
+    assert (code, outcome["converted"], outcome["failed"]) == (1, 0, {})
+    assert sorted(outcome["missing"]) == ["video0", "video1", "video20"]
 
 
 def test_annotations_are_those_of_the_root_also_after_a_change(litevl_data, root, tmp_path):

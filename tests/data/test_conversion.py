@@ -17,6 +17,7 @@ NTSC = Fraction(30000, 1001)
 CLOSE = 3.0  # of 255 levels in the mean: encoded twice
 # Degrees clockwise -> the first two rows of the matrix that an MP4 keeps for it.
 MATRICES = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
+TILTED = (0.5**0.5, 0.5**0.5, -(0.5**0.5), 0.5**0.5)
 
 
 @pytest.fixture
@@ -53,14 +54,14 @@ def write_corners(path, width, height, num_frames=12, codec="libx264", rate=8, t
     return path
 
 
-def turn(path, degrees):
-    """Make an MP4 say that it is to be shown turned clockwise."""
-    a, b, c, d = MATRICES[degrees]
+def turn(path, matrix):
+    """Make an MP4 say that it is to be shown turned."""
+    a, b, c, d = (round(each * 2**16) for each in matrix)
 
     def edit(kind, payload):
         if kind != b"tkhd":
             return payload
-        matrix = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+        matrix = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
         return payload[:40] + matrix + payload[76:]
 
     return edit_boxes(path, edit)
@@ -132,12 +133,18 @@ def test_odd_size_is_made_even(tmp_path, converted):
 
 @pytest.mark.parametrize("degrees", MATRICES)
 def test_clip_said_to_be_turned_is_turned(tmp_path, converted, degrees):
-    clip = turn(write_corners(tmp_path / "a.mp4", 96, 64), degrees)
+    clip = turn(write_corners(tmp_path / "a.mp4", 96, 64), MATRICES[degrees])
     result = converted(clip)
     assert shape(result)[:2] == ((96, 64) if degrees == 180 else (64, 96))
     # decord turns by itself what the file says is turned
     upright, ours = (decord.VideoReader(str(path))[0].asnumpy() for path in (clip, result))
     assert np.abs(upright.astype(int) - ours).mean() < CLOSE
+
+
+def test_clip_said_to_be_tilted_is_refused(tmp_path, converted):
+    clip = turn(write_corners(tmp_path / "a.mp4", 96, 64), TILTED)
+    with pytest.raises(DataError, match=r"a\.mp4: turned by -?45 degrees, no quarter turns"):
+        converted(clip)
 
 
 def test_only_the_first_seconds_are_kept(make_clip, converted):

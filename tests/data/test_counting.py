@@ -10,7 +10,7 @@ import pytest
 
 from litevl.data import fingerprint
 from litevl.data.annotations import Annotations, Clip, Question
-from litevl.data.counting import check_clips, without_broken
+from litevl.data.counting import check_clips, count_clips, without_broken
 from litevl.data.fingerprint import HASH_FILE, file_hashes
 from litevl.errors import DataError
 
@@ -56,6 +56,12 @@ def test_missing_and_empty_clips_are_counted_together_with_the_way_out(data, cli
     assert "train: 2 of 3 clips found; 1 missing (first: video0; expected at " in message
     assert "test: 1 of 2 clips found; 1 empty or not readable (first: video5; " in message
     assert "Pass --allow-missing to run anyway; the record will say comparable: false." in message
+
+
+def test_clip_that_may_not_be_read_is_counted_as_broken(data, clips, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, _mode: path != clips[0].path)
+    report = count_clips(data, EXPECTED)
+    assert report.broken == {"video0": f"{clips[0].path}: empty or not readable"}
 
 
 def test_allowing_missing_clips_leaves_them_out_and_says_so(data, clips):

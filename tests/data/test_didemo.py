@@ -276,7 +276,9 @@ def ready_made(*rows):
 
 def test_ready_made_paragraphs_do_instead_of_the_original_in_their_own_order(load, files):
     files[TRAIN] = ready_made(
-        ("train/7@N00_11_aa.mp4", "then it sits.", "a dog comes in"), ("7@N00_22_bb.avi", "a cat")
+        ("train/7@N00_11_aa.mp4", "then it", "sits."),
+        ("7@N00_22_bb.avi", "a cat"),
+        ("train/7@N00_11_aa.mp4", "a dog comes in"),  # the same clip in another row
     )
     lines = [{"clip_name": f"9@N00_{n}_dd", "caption": f"a fish. {n}"} for n in (44, 45)]
     files[TEST] = "\r\n".join(map(json.dumps, lines))
@@ -291,7 +293,7 @@ def test_ready_made_paragraphs_do_instead_of_the_original_in_their_own_order(loa
     ]
     assert data.notes[:2] == (
         "1 clips to leave out are in no list",
-        f"train: {TRAIN}, 3 sentences about 2 clips, ready-made",
+        f"train: {TRAIN}, 4 sentences about 2 clips, ready-made",
     )
 
 
@@ -318,6 +320,13 @@ def test_wrong_rows_of_ready_made_paragraphs_are_named(load, files):
         f"{TRAIN}[2]: video should be a file name, is ' '",
         f"{TRAIN}[3]: should be an object, is a int",
     ]
+
+
+def test_line_of_ready_made_paragraphs_that_is_cut_short_is_named(load, files):
+    lines = [json.dumps(row) for row in ready_made(("9@N00_44_dd.3gp", "a"), ("9@N00_55_ee", "b"))]
+    files[TEST] = "\n".join(lines)[:-5]
+    (problem,) = problems_of(load, files)
+    assert problem.startswith(f"{TEST} line 2: not JSON (")
 
 
 def test_list_of_names_is_compared_and_not_used(load, files):

@@ -1,5 +1,6 @@
 """`litevl data fetch` against a web server and a hub on this machine."""
 
+import errno
 import hashlib
 import io
 import json
@@ -338,6 +339,16 @@ def test_folder_that_cannot_be_written_is_said_so(command, capsys):
     Path("root").write_text("a file")
     assert command("--accept-licence") == 1
     assert "Choose a folder you may write to with --root" in capsys.readouterr().err
+
+
+def test_folder_of_a_disk_that_is_read_only_is_said_so(command, site, monkeypatch, capsys):
+    def refuse(**_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    assert command("--accept-licence") == 1
+    assert "Choose a folder you may write to with --root" in capsys.readouterr().err
+    assert not site.requests
 
 
 def test_damaged_record_is_said_so(command, capsys):

@@ -68,7 +68,8 @@ def test_file_cut_short_is_told(tmp_path, name, share):
 
 
 @pytest.mark.parametrize(
-    "content", [b"<html>not found</html>", b"version https://git-lfs", b"\0" * 99]
+    "content",
+    [b"<html>not found</html>", b"version https://git-lfs", b"\0" * 99, b"\x80\x02h\x05."],
 )
 def test_file_of_another_kind_is_told(tmp_path, content):
     (tmp_path / "model.pth").write_bytes(content)
