@@ -1,4 +1,4 @@
-"""The `litevl` command: check, plan, run, data, report. Heavy imports wait until needed."""
+"""The `litevl` command: check, plan, run, submit, data, report. Heavy imports wait until needed."""
 
 import argparse
 import contextlib
@@ -6,21 +6,27 @@ import errno
 import json
 import logging
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from litevl import __version__
 from litevl.cli_data import add_data
+from litevl.cli_options import (
+    add_allow_missing,
+    add_assumptions,
+    add_needs,
+    add_selection,
+    arguments_of,
+    as_json,
+    jobs,
+    selected,
+)
 from litevl.errors import LiteVLError, RunError, SpecError
 from litevl.preemption import REQUEUE, Preempted, preemptible
-
-if TYPE_CHECKING:
-    from litevl.plan import PlannedRun
-    from litevl.spec import Profile, Spec
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells expect
 CONTINUES = "Finished runs are kept; the same command continues with the rest."
@@ -76,23 +82,38 @@ def parser() -> argparse.ArgumentParser:
     sub = add("plan", help="list the runs of a spec, what is done of them, and what they cost")
     add_selection(sub)
     add_assumptions(sub)
-    sub.add_argument("--json", action="store_true", help="print the list as JSON")
+    sub.add_argument(
+        "--json", action="store_true",
+        help="print a line of JSON for each run, with the command that does this run only",
+    )  # fmt: skip
     sub.set_defaults(command=plan)
 
     sub = add("run", help="run what is not done yet, then report")
     add_selection(sub)
     sub.add_argument("--rerun", action="store_true", help="run again what is done, too")
+    add_allow_missing(sub)
     sub.add_argument(
-        "--allow-missing",
-        action="store_true",
-        help="run although clips or questions are missing; the records will say comparable: false",
-    )
+        "--no-report", action="store_true",
+        help="leave the report and its list of runs as they are; for one task of many",
+    )  # fmt: skip
     sub.add_argument(
         "--jobs", type=jobs, default=1, metavar="N",
         help="runs side by side, each with its share of the cores; auto is one a core without a "
         "GPU, else one (default: 1)",
     )  # fmt: skip
     sub.set_defaults(command=run)
+
+    sub = add(
+        "submit",
+        help="hand what is not done yet to a cluster, a task for each run",
+        description="Hand what is not done yet to a cluster, a task for each run.",
+        epilog="litevl submit reproductions/msrvtt.toml --profile paper --partition gpu "
+        "--gpus-per-node 4 --slurm account=vision",
+    )
+    add_selection(sub)
+    add_allow_missing(sub)
+    add_needs(sub)
+    sub.set_defaults(command=submit)
 
     add_data(add)
 
@@ -105,92 +126,6 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--profile", choices=("mini", "paper"), help="only this scale")
     sub.set_defaults(command=report)
     return top
-
-
-def add_selection(sub: argparse.ArgumentParser) -> None:
-    """The options that say which runs of a spec are meant; the same for plan and run."""
-    sub.add_argument("spec", type=Path, metavar="SPEC", help="reproduction file (.toml)")
-    sub.add_argument(
-        "--profile", choices=("auto", "mini", "paper"), default="auto",
-        help="scale; auto is paper where its clips and weights are present, else mini",
-    )  # fmt: skip
-    sub.add_argument(
-        "--start", metavar="NAME",
-        help="paper profile: the weights to start from, one of the spec's [[start]]; its study has "
-        "its own name and targets (default: the profile's model.weights)",
-    )  # fmt: skip
-    sub.add_argument(
-        "--variant", action="append", default=[], metavar="NAME", dest="variants",
-        help="only this variant; may be repeated",
-    )  # fmt: skip
-    sub.add_argument(
-        "--seed", action="append", default=[], metavar="N", dest="seeds", type=seed,
-        help="this seed instead of the profile's; may be repeated",
-    )  # fmt: skip
-    sub.add_argument(
-        "--subset", type=count, metavar="N",
-        help="only the first N clips of each split, in the order of the annotation files, with all "
-        "their captions or questions; the records will say comparable: false",
-    )  # fmt: skip
-    sub.add_argument(
-        "--max-steps", type=count, metavar="N",
-        help="stop training after N steps; the records will say comparable: false",
-    )  # fmt: skip
-    sub.add_argument(
-        "--output", type=Path, default=Path("reports"), metavar="DIR",
-        help="folder for records and reports (default: reports)",
-    )  # fmt: skip
-
-
-def add_assumptions(sub: argparse.ArgumentParser) -> None:
-    """The options that say what the cost of a plan takes for granted."""
-    kinds = {"utilisation": share, "text-tokens": count}
-    about = {
-        "device-tflops": "peak in bf16 (default: an A100's 312)",
-        "fp32-tflops": "peak in fp32 (default: an A100's 19.5)",
-        "utilisation": "share of the peak that is reached, 0 to 1 (default: 0.35)",
-        "text-tokens": "word pieces that captions and questions are padded to (default: 32)",
-    }
-    for name, words in about.items():
-        kind, help_text = kinds.get(name, positive), f"paper profile's cost: {words}"
-        sub.add_argument(f"--{name}", type=kind, metavar="N", help=help_text)
-
-
-def positive(text: str) -> float:
-    """A finite number above 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got '{text}'")
-    return number
-
-
-def share(text: str) -> float:
-    """A number above 0 and up to 1."""
-    if positive(text) > 1:
-        raise argparse.ArgumentTypeError(f"expected a share up to 1, got '{text}'")
-    return positive(text)
-
-
-def count(text: str) -> int:
-    """A whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
-    return int(text)
-
-
-def jobs(text: str) -> int | None:
-    """A whole number from 1, or None for "auto"."""
-    return None if text == "auto" else count(text)
-
-
-def seed(text: str) -> int:
-    """A whole number from 0 that every random generator takes."""
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 2**32-1, got '{text}'")
-    return int(text)
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -223,25 +158,6 @@ def check(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def selected(
-    arguments: argparse.Namespace, needs_data: bool = True
-) -> "tuple[Spec, Profile, str, tuple[PlannedRun, ...]]":
-    """The spec, the profile and why, and the runs that the options ask for."""
-    from litevl.plan import plan as plan_runs
-    from litevl.profiles import choose
-    from litevl.spec import load_spec
-
-    asked = arguments.profile, arguments.start
-    spec, profile, reason = choose(load_spec(arguments.spec), *asked, needs_data)
-    limits = arguments.subset, arguments.max_steps
-    return (
-        spec,
-        profile,
-        reason,
-        plan_runs(spec, profile, arguments.variants, arguments.seeds, *limits),
-    )
-
-
 def plan(arguments: argparse.Namespace) -> int:
     """Print the runs, one a line, with what is done of them; for paper also what they cost.
 
@@ -258,29 +174,22 @@ def plan(arguments: argparse.Namespace) -> int:
         given = {name: value for name, value in asked.items() if value is not None}
         assumed = cost.Assumptions(**given)
         found = cost.estimates(runs, assumed)
-    rows = [
-        {
-            "id": entry.id,
-            "variant": entry.resolved.variant,
-            "seed": entry.seed,
-            "state": state(entry, arguments.output / "records"),
-        }
-        for entry in runs
-    ]
+    states = [state(entry, arguments.output / "records") for entry in runs]
     if arguments.json:
         head = {"spec": spec.name, "profile": profile, "profile_reason": reason}
-        limits = {"subset": arguments.subset, "max_steps": arguments.max_steps}
-        costs = {"cost": cost.as_json(found, assumed)} if found and assumed else {}
-        print(json.dumps({**head, **limits, "runs": rows, **costs}, indent=2))
+        costs = cost.as_json(found, assumed) if found and assumed else {}
+        for entry, found_state in zip(runs, states, strict=True):
+            row = {**head, **as_json(entry, found_state, arguments)}
+            variant = entry.resolved.variant
+            print(json.dumps(row | ({"cost": costs[variant]} if costs else {})))
         return 0
     print(f"{spec.name}, profile {profile} ({reason})")
     width = max(len(entry.id) for entry in runs)
     print(f"  {'run':{width}}  state")
-    for row in rows:
-        print(f"  {row['id']:{width}}  {row['state']}")
-    states = [row["state"] for row in rows]
+    for entry, found_state in zip(runs, states, strict=True):
+        print(f"  {entry.id:{width}}  {found_state}")
     counts = ", ".join(f"{states.count(name)} {name}" for name in ("done", "failed", "missing"))
-    print(f"{len(rows)} run{'s' if len(rows) > 1 else ''}: {counts}")
+    print(f"{len(runs)} run{'s' if len(runs) > 1 else ''}: {counts}")
     if found and assumed:
         print(*cost.lines(found, assumed), sep="\n")
     return 0
@@ -290,11 +199,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run what the options ask for and is not done yet."""
     selected(arguments)  # a mistake in the spec or an option shows before torch is loaded
     output: Path = arguments.output
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=output).close()
-    except OSError as error:
-        raise disk_error(error, output) from error
+    expect_writable(output)
     with writing_to(output):
         from litevl.run import execute_plan
 
@@ -310,7 +215,46 @@ def run(arguments: argparse.Namespace) -> int:
             allow_missing=arguments.allow_missing,
             start=arguments.start,
             jobs=arguments.jobs,
+            report=not arguments.no_report,
         )
+
+
+def submit(arguments: argparse.Namespace) -> int:
+    """Hand what is not done yet to a scheduler, a task for each run, and say how to follow it."""
+    from litevl.cluster import Needs, expect_submitit, submit_left
+
+    expect_submitit()
+    spec, profile, reason, runs = selected(arguments)
+    output: Path = arguments.output
+    expect_writable(output)
+    with writing_to(output):
+        from litevl.record import write_plan
+        from litevl.run import plan_file
+
+        needs = Needs(
+            arguments.executor,
+            arguments.partition,
+            arguments.gpus_per_node,
+            arguments.cpus_per_task,
+            arguments.timeout_min,
+            dict(arguments.slurm),
+        )
+        asked = arguments.start, arguments.variants, arguments.seeds
+        content = plan_file(spec, arguments.spec, runs, *asked)
+        write_plan(output / "records" / spec.name, profile, content)
+        print(f"{spec.name}, profile {profile} ({reason})")
+        submit_left([(run, arguments_of(run, arguments)) for run in runs], needs, output)
+    print(f"report, as far as they are done: litevl report {shlex.quote(str(output))}")
+    return 0
+
+
+def expect_writable(output: Path) -> None:
+    """Make the folder; RunError where it cannot be made or written."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=output).close()
+    except OSError as error:
+        raise disk_error(error, output) from error
 
 
 def report(arguments: argparse.Namespace) -> int:

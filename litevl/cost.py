@@ -224,10 +224,10 @@ def lines(found: Sequence[RunEstimate], assumed: Assumptions) -> list[str]:
     return [head, *rows, f"{total_hours(found):.1f} device-hours in all. {told(assumed)}."]
 
 
-def as_json(found: Sequence[RunEstimate], assumed: Assumptions) -> dict[str, Any]:
-    """The same for a program."""
+def as_json(found: Sequence[RunEstimate], assumed: Assumptions) -> dict[str, dict[str, Any]]:
+    """Variant -> the same for a program, about one run."""
+    shared = {"variant", "num_runs"}
     return {
-        "device_hours": total_hours(found),
-        "assumptions": asdict(assumed),
-        "estimates": [entry.model_dump() for entry in found],
+        entry.variant: entry.model_dump(exclude=shared) | {"assumptions": asdict(assumed)}
+        for entry in found
     }

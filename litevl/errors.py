@@ -28,6 +28,10 @@ class ShapeError(LiteVLError):
     """A tensor whose shape is not the documented one; the message names both shapes."""
 
 
+class ClusterError(LiteVLError):
+    """Runs that no scheduler takes: submitit or Slurm is missing, or Slurm refuses them."""
+
+
 class RunError(LiteVLError):
     """A run that was asked for correctly and failed: loss not finite, disk full, no permission."""
 

@@ -7,10 +7,12 @@ scores, record. A run that fails leaves a record that says so; the others go on.
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -29,14 +31,16 @@ from litevl.engine.precision import repeatable
 from litevl.engine.retrieval import RetrievalObjective
 from litevl.engine.train import History, Objective, train
 from litevl.errors import LiteVLError, RunError, SpecError, WeightsError
+from litevl.locks import alone
 from litevl.model.litevl import LiteVLForRetrieval
 from litevl.model.question_answering import LiteVLForQuestionAnswering
 from litevl.model.weights import WeightsReport, load_blip
-from litevl.plan import PlannedRun, plan, state
+from litevl.plan import PlannedRun, plan
 from litevl.prepare import Prepared, prepare
 from litevl.profiles import choose, start_of
 from litevl.record import code_state, hardware, package_versions, write_plan, write_record
-from litevl.side_by_side import Options, execute_side_by_side, num_side_by_side
+from litevl.sharing import Left, Options, left_of, turns
+from litevl.side_by_side import CONTEXT, execute_side_by_side, num_side_by_side
 from litevl.spec import Resolved, Spec, as_dict, load_spec, model_options, task_of
 from litevl.whole import whole_folder
 
@@ -55,50 +59,72 @@ def execute_plan(
     allow_missing: bool,
     start: str | None = None,
     jobs: int | None = 1,
+    report: bool = True,
 ) -> int:
     """Run what is not done yet and render the report; 0, or 1 if a run failed.
 
+    Other processes may do the same at the same time: each run is executed by one of them.
     jobs: runs at a time; None for as many as suit the machine.
+    report: whether this is the plan to report on; else plan and report stay as they are.
     """
     group = join_group()
     spec, chosen, reason = choose(load_spec(spec_path), profile, start)
     runs = plan(spec, chosen, variants, seeds, subset, max_steps)
-    records = output / "records"
-    missing = group.on_main(lambda: [r.id for r in runs if rerun or state(r, records) != "done"])
-    left = [run for run in runs if run.id in missing]
+    records, options = output / "records", Options(subset, allow_missing, rerun, reason)
+    left = group.on_main(lambda: left_of(runs, output, rerun))
+    num_left, num_before = len(left.runs), len(runs) - len(left.runs)
     headline = f"{spec.name}, profile {chosen} ({reason})"
     say = print if group.is_main else silence
-    say(f"{headline}: {len(runs)} runs, {len(runs) - len(left)} done before", flush=True)
-    if group.is_main:
+    say(f"{headline}: {len(runs)} runs, {num_before} done before", flush=True)
+    if report and group.is_main:
         write_plan(
             records / spec.name, chosen, plan_file(spec, spec_path, runs, start, variants, seeds)
         )
-    at_once = num_side_by_side(jobs, len(left)) if group.size == 1 else 1
-    if rerun and group.is_main:
-        for run in left:
-            shutil.rmtree(output / "runs" / run.id, ignore_errors=True)
-    prepared: dict[str, Prepared] = {}
-    failed = 0
-    for number, run in enumerate(left, start=1):
-        if at_once == 1:
-            say(f"  run {number} of {len(left)}: {run.id}", flush=True)
-        key = repr((run.resolved.data, run.resolved.frames))
-        if key not in prepared:
-            ready = partial(prepare, run.resolved, subset, allow_missing)
-            prepared[key] = group.main_first(ready)
-        if at_once == 1:
-            failed += not execute(run, prepared[key], reason, output, group)
+    at_once = num_side_by_side(jobs, num_left) if group.size == 1 else 1
+    doers = CONTEXT.RawArray("q", num_left)
     if at_once > 1:
-        options = Options(subset, allow_missing, reason, output)
-        failed = execute_side_by_side(left, options, at_once)
-    if group.is_main:
+        for run in {data_key(run): run for run in left.runs}.values():
+            prepare(run.resolved, subset, allow_missing)
+        execute_side_by_side(left, options, at_once, doers)
+    execute_left(left, options, doers, group)
+    if report and group.is_main:
         from litevl.report.page import render_report
 
-        page = render_report(records, output, spec.name, chosen)
+        with alone(output / ".report.lock", "report"):
+            page = render_report(records, output, spec.name, chosen)
         print(f"report: {page}")
-    outcome = f"{len(left) - failed} runs finished" + (f", {failed} failed" if failed else "")
-    say(f"{headline}: {outcome}, {len(runs) - len(left)} done before")
+    failed = group.on_main(lambda: [left.outcome(n) for n in range(num_left)].count("failed"))
+    outcome = f"{num_left - failed} runs finished" + (f", {failed} failed" if failed else "")
+    num_elsewhere = list(doers).count(0)
+    outcome += f", {num_elsewhere} of them by other processes" if num_elsewhere else ""
+    say(f"{headline}: {outcome}, {num_before} done before")
     return 1 if failed else 0
+
+
+def execute_left(left: Left, options: Options, doers: Any, group: Group, wait: bool = True) -> None:
+    """Execute the runs that no other command does, one after another; see `turns`.
+
+    doers: takes this process's id for each of them.
+    """
+    prepared: dict[str, Prepared] = {}
+    with closing(turns(left, wait)) as mine:  # so that an error gives the lock back at once
+        while (number := group.on_main(lambda: next(mine, None))) is not None:
+            run, doers[number] = left.runs[number], os.getpid()
+            if group.is_main:
+                print(f"  run {number + 1} of {len(left.runs)}: {run.id}", flush=True)
+            if options.rerun:
+                folder = left.output / "runs" / run.id
+                group.on_main(partial(shutil.rmtree, folder, ignore_errors=True))
+            key = data_key(run)
+            if key not in prepared:
+                ready = partial(prepare, run.resolved, options.subset, options.allow_missing)
+                prepared[key] = group.main_first(ready)
+            execute(run, prepared[key], options.profile_reason, left.output, group)
+
+
+def data_key(run: PlannedRun) -> str:
+    """The same for runs whose clips and frames are the same."""
+    return repr((run.resolved.data, run.resolved.frames))
 
 
 def plan_file(

@@ -1,4 +1,4 @@
-"""Runs side by side, each in a process of its own with its share of the cores.
+"""Processes that share a plan on one machine, each with its share of the cores.
 
 A small model's operations are too short to keep several cores busy: two runs with one thread each
 take less time than one after the other with two.
@@ -10,38 +10,23 @@ import logging
 import multiprocessing
 import os
 import signal
-import sys
-from collections import deque
-from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partialmethod
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from litevl.data.processes import interrupts_held_back
+from litevl.data.processes import end_with_parent, interrupts_held_back
 from litevl.engine.distributed import join_group
 from litevl.errors import RunError
-from litevl.plan import PlannedRun
-from litevl.prepare import prepare
 from litevl.record import hardware
+from litevl.sharing import Left, Options
 
-FINISHED, FAILED = 0, 3  # exit codes; any other is a process that came down
-
-
-@dataclass(frozen=True)
-class Options:
-    """What all runs of a command have in common; see `litevl.run.execute_plan`."""
-
-    subset: int | None
-    allow_missing: bool
-    profile_reason: str
-    output: Path
+# spawn: a forked child of a process that has used torch's threads can deadlock.
+CONTEXT = multiprocessing.get_context("spawn")
 
 
 def num_side_by_side(asked: int | None, num_runs: int) -> int:
@@ -51,73 +36,67 @@ def num_side_by_side(asked: int | None, num_runs: int) -> int:
     return max(1, min(asked, num_runs))
 
 
-def execute_side_by_side(runs: Sequence[PlannedRun], options: Options, at_once: int) -> int:
-    """Execute the runs, whose data is prepared; returns how many failed, as their records say.
+def execute_side_by_side(left: Left, options: Options, at_once: int, doers: Any) -> None:
+    """Share the runs, whose data is prepared, between new processes; returns when they have ended.
 
-    A process that comes down without a record is a RunError; the others are then ended.
+    doers: shared memory that takes the process id of who executes each run.
+    A process that comes down is a RunError that names its run; the others are then ended.
     """
     num_threads = max(1, int(hardware("cpu")["cores"]) // at_once)
-    # spawn: a forked child of a process that has used torch's threads can deadlock.
-    context = multiprocessing.get_context("spawn")
-    bars = context.RLock()
-    waiting = deque(enumerate(runs, start=1))
-    busy: dict[int, tuple[BaseProcess, PlannedRun, int]] = {}  # by sentinel
-    failed = 0
+    bars = CONTEXT.RLock()
     with ExitStack() as stack:
+        busy: dict[int, BaseProcess] = {}  # by sentinel
         stack.callback(end_all, busy)
-        while waiting or busy:
-            while waiting and len(busy) < at_once:
-                number, run = waiting.popleft()
-                line = min(set(range(at_once)) - {taken for _, _, taken in busy.values()})
-                print(f"  run {number} of {len(runs)}: {run.id}", flush=True)
-                given = (run, options, num_threads, bars, line)
-                started = context.Process(target=_execute, args=given)
-                with interrupts_held_back():
-                    started.start()
-                busy[started.sentinel] = started, run, line
-            for sentinel in done(busy):
-                process, run, _ = busy.pop(sentinel)
-                process.join()
-                failed += expect_record(run, process.exitcode or 0) == FAILED
-    return failed
+        for line in range(at_once):
+            given = (left, options, num_threads, bars, line, doers)
+            process = CONTEXT.Process(target=_take_part, args=given)
+            with interrupts_held_back():
+                process.start()
+            busy[process.sentinel] = process
+        while busy:
+            for sentinel in wait(list(busy)):
+                assert isinstance(sentinel, int)
+                ended = busy.pop(sentinel)
+                ended.join()
+                if ended.exitcode:
+                    raise came_down(ended.exitcode, its_run(left, doers, ended.pid))
 
 
-def done(sentinels: Any) -> Iterator[int]:
-    """The processes that have ended; waits until one has."""
-    for sentinel in wait(list(sentinels)):
-        assert isinstance(sentinel, int)
-        yield sentinel
+def its_run(left: Left, doers: Any, process: int | None) -> str:
+    """The run that a process has begun and not finished."""
+    begun = (number for number, doer in enumerate(doers) if doer == process)
+    open_now = [left.runs[n].id for n in begun if left.outcome(n) == "missing"]
+    return open_now[0] if open_now else "between two runs"
 
 
-def expect_record(run: PlannedRun, code: int) -> int:
-    """The exit code of a process that has left a record; RunError for one that came down."""
-    if code in (FINISHED, FAILED):
-        return code
+def came_down(code: int, run_id: str) -> RunError:
+    """The error for a process that ended before its time. code: as `multiprocessing` tells it."""
     cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    raise RunError(
-        f"{run.id}: its process came down ({cause})\n"
+    return RunError(
+        f"{run_id}: its process came down ({cause})\n"
         "  If memory is short, run fewer at a time: --jobs 1. Finished runs are kept; the same "
         "command continues with the rest."
     )
 
 
-def end_all(busy: dict[int, tuple[BaseProcess, PlannedRun, int]]) -> None:
+def end_all(busy: dict[int, BaseProcess]) -> None:
     """Kill the processes that are still busy, and wait until they are gone."""
-    for process, _, _ in busy.values():
+    for process in busy.values():
         process.kill()
         process.join()
 
 
-def _execute(run: PlannedRun, options: Options, num_threads: int, bars: Any, line: int) -> None:
-    """Life of a process: one run, its bars on a line of their own."""
-    from litevl.run import execute
+def _take_part(
+    left: Left, options: Options, num_threads: int, bars: Any, line: int, doers: Any
+) -> None:
+    """Life of a process: runs that nobody else has, their bars on a line of their own."""
+    from litevl.run import execute_left
 
+    end_with_parent()
     os.environ["OMP_NUM_THREADS"] = str(num_threads)
     torch.set_num_threads(num_threads)
     logging.basicConfig(format="%(message)s")
     tqdm.set_lock(bars)
     at_line = partialmethod(tqdm.__init__, position=line)
     tqdm.__init__ = at_line  # type: ignore[assignment, method-assign]
-    data = prepare(run.resolved, options.subset, options.allow_missing)
-    is_done = execute(run, data, options.profile_reason, options.output, join_group())
-    sys.exit(FINISHED if is_done else FAILED)
+    execute_left(left, options, doers, join_group(), wait=False)

@@ -13,7 +13,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -62,10 +62,10 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def whole_folder(path: Path, is_there: Callable[[], bool] = lambda: False) -> Iterator[Path]:
+def whole_folder(path: Path) -> Iterator[Path]:
     """An empty folder to fill, which takes the place of an older one when the block is done.
 
-    is_there: asked last; where somebody else was faster, theirs stays.
+    For one process at a time: see `litevl.locks.alone`.
     Raises OSError. Whatever fails, what stood there is still whole, or gone: never in part.
     """
     path = path.resolve()  # it may be a link to a larger disk
@@ -77,15 +77,9 @@ def whole_folder(path: Path, is_there: Callable[[], bool] = lambda: False) -> It
         new.mkdir(parents=True)
         yield new
         _flush_all(new)
-        if is_there():
-            return
         with contextlib.suppress(FileNotFoundError):
             os.rename(path, old)  # not deleted in place: that could be broken off half-way
-        try:
-            os.rename(new, path)
-        except OSError:
-            if not is_there():
-                raise
+        os.rename(new, path)
         flush_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

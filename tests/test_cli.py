@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -17,7 +18,9 @@ from records import make_arrays, make_record
 import litevl
 from litevl.cli import main
 from litevl.errors import DataError, RunError, WeightsError
+from litevl.plan import plan
 from litevl.record import write_record
+from litevl.spec import load_spec
 
 ROOT = Path(__file__).parent.parent
 REPRODUCTIONS = ("msrvtt", "didemo", "msvd_qa", "msrvtt_qa")
@@ -45,6 +48,11 @@ def execute_plan(monkeypatch):
     module.execute_plan = execute_plan
     monkeypatch.setitem(sys.modules, "litevl.run", module)
     return execute
+
+
+def json_lines(capsys) -> list[dict]:
+    """What was printed, one document a line."""
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
 @pytest.fixture
@@ -180,7 +188,7 @@ def test_check_without_a_file_says_what_to_name(capsys):
 
 def test_plan_lists_each_run_with_its_state(tmp_path, capsys):
     assert main(["plan", MSRVTT, "--variant", "full", "--seed", "0", "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)["runs"]
+    (row,) = json_lines(capsys)
     assert (row["variant"], row["seed"], row["state"]) == ("full", 0, "missing")
     arrays = make_arrays("full", 0)
     record = make_record("full", 0, arrays)
@@ -199,28 +207,49 @@ def test_plan_lists_each_run_with_its_state(tmp_path, capsys):
 def test_plan_lists_the_five_variants_of_each_reproduction(name, capsys):
     path = ROOT / "reproductions" / f"{name}.toml"
     assert main(["plan", str(path), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["spec"] == name.replace("_", "-")
-    assert found["profile_reason"].startswith(f"not found for paper: data/{name}, ")
-    assert [run["variant"] for run in found["runs"]] == [
+    rows = json_lines(capsys)
+    assert {row["spec"] for row in rows} == {name.replace("_", "-")}
+    for row in rows:
+        assert row["profile_reason"].startswith(f"not found for paper: data/{name}, ")
+    assert [row["variant"] for row in rows] == [
         "full", "no-temporal-attention", "no-scaling", "mean-pooling", "concat-pooling",
     ]  # fmt: skip
-    assert {run["state"] for run in found["runs"]} == {"missing"}
+    assert {row["state"] for row in rows} == {"missing"}
 
 
-def test_plan_as_json_holds_profile_reason_and_limits(capsys):
-    arguments = ["plan", MSRVTT, "--json", "--subset", "8", "--max-steps", "2", "--profile", "mini"]
-    assert main(arguments) == 0
-    found = json.loads(capsys.readouterr().out)
-    runs = found.pop("runs")
-    assert found == {
+def test_plan_as_json_is_a_line_for_each_run_with_all_that_a_scheduler_needs(capsys):
+    limits = ["--subset", "8", "--max-steps", "2", "--profile", "mini", "--output", "o ut"]
+    assert main(["plan", MSRVTT, "--json", *limits, "--seed", "0", "--seed", "1"]) == 0
+    rows = json_lines(capsys)
+    assert [(row["variant"], row["seed"]) for row in rows[4:6]] == [
+        ("concat-pooling", 0), ("full", 1),
+    ]  # fmt: skip
+    assert rows[5] | {"id": None} == {
         "spec": "msrvtt",
         "profile": "mini",
         "profile_reason": "asked for",
+        "id": None,
+        "variant": "full",
+        "seed": 1,
         "subset": 8,
         "max_steps": 2,
+        "state": "missing",
+        "command": f"litevl run {MSRVTT} --profile mini --variant full --seed 1 --subset 8 "
+        "--max-steps 2 --output 'o ut' --no-report",
     }
-    assert [run["seed"] for run in runs] == [0] * 5
+
+
+def test_command_of_a_planned_run_does_this_run_and_no_other(execute_plan, capsys):
+    """Also where the plan says "auto": a data set that arrives meanwhile makes no other run."""
+    assert main(["plan", MSRVTT, "--json"]) == 0
+    for row in json_lines(capsys):
+        execute_plan.calls.clear()
+        assert main(shlex.split(row["command"])[1:]) == 0
+        (call,) = execute_plan.calls
+        asked = [call[name] for name in ("variants", "seeds", "subset", "max_steps")]
+        (run,) = plan(load_spec(call["spec_path"]), call["profile"], *asked)
+        assert run.id == row["id"]
+        assert call["report"] is False
 
 
 def test_plan_names_the_variants_there_are(capsys):
@@ -284,6 +313,7 @@ def test_run_passes_everything_on_and_returns_what_came_back(execute_plan, tmp_p
             "allow_missing": True,
             "start": None,
             "jobs": None,
+            "report": True,
         }
     ]
     assert list((tmp_path / "out").iterdir()) == []  # tried, and left as it was
@@ -304,6 +334,7 @@ def test_run_without_options_is_the_whole_plan_under_the_auto_profile(execute_pl
         "allow_missing": False,
         "start": None,
         "jobs": 1,
+        "report": True,
     }
 
 

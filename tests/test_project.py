@@ -48,10 +48,11 @@ def pyproject():
 
 @pytest.fixture(scope="module")
 def requirements(pyproject):
-    """Every requirement pyproject.toml states: of the package, and of the sessions."""
-    groups = pyproject["dependency-groups"].values()
+    """Every requirement pyproject.toml states: of the package, its extras, and the sessions."""
+    project = pyproject["project"]
+    groups = [*pyproject["dependency-groups"].values(), *project["optional-dependencies"].values()]
     stated = [entry for group in groups for entry in group if isinstance(entry, str)]
-    return [Requirement(line) for line in pyproject["project"]["dependencies"] + stated]
+    return [Requirement(line) for line in project["dependencies"] + stated]
 
 
 @pytest.fixture(scope="module")

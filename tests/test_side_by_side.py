@@ -3,19 +3,24 @@
 import multiprocessing
 import os
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
+from litevl import run as engine
 from litevl import side_by_side
 from litevl.cli import main
 from litevl.errors import RunError
-from litevl.plan import PlannedRun
+from litevl.plan import plan
 from litevl.record import read_record
-from litevl.side_by_side import FAILED, FINISHED, Options, execute_side_by_side, num_side_by_side
+from litevl.sharing import Left, Options, left_of
+from litevl.side_by_side import CONTEXT, execute_side_by_side, num_side_by_side
+from litevl.spec import load_spec
 
 TWO = ["--variant", "full", "--variant", "mean-pooling"]
-OPTIONS = Options(None, False, "asked for", None)
+OPTIONS = Options(None, False, False, "asked for")
+SPEC = Path(__file__).parents[1] / "reproductions" / "msrvtt.toml"
 
 
 @pytest.fixture
@@ -24,9 +29,9 @@ def two_cores(monkeypatch):
     monkeypatch.setattr(side_by_side, "hardware", lambda _: {"cores": 2})
 
 
-def runs(count):
-    """Planned runs that no function here looks into."""
-    return [PlannedRun(f"run-{number}", None, 0, None, None) for number in range(count)]
+def two_left(output) -> Left:
+    """Two runs to do."""
+    return left_of(plan(load_spec(SPEC), "mini", ["full"], [0, 1], None, None), output, False)
 
 
 def records(output):
@@ -78,30 +83,50 @@ def test_runs_that_share_a_gpu_go_one_by_one_unless_asked_for(monkeypatch):
 # Processes that end in other ways; a child finds these functions by their names.
 
 
-def fail(*_):
-    raise SystemExit(FAILED)
-
-
-def finish(*_):
-    raise SystemExit(FINISHED)
-
-
-def abort(run, *_):
-    """The second run comes down, the first would go on for long."""
-    if run.id == "run-0":
+def abort(_left, _options, _threads, _bars, line, doers):
+    """The second process comes down in the second run, the first would go on for long."""
+    doers[line] = os.getpid()
+    if line == 0:
         time.sleep(60)
     os.abort()
 
 
-def test_failed_runs_are_counted(monkeypatch):
-    monkeypatch.setattr(side_by_side, "_execute", fail)
-    assert execute_side_by_side(runs(3), OPTIONS, 2) == 3
-    monkeypatch.setattr(side_by_side, "_execute", finish)
-    assert execute_side_by_side(runs(2), OPTIONS, 2) == 0
-
-
-def test_process_that_comes_down_is_named_and_the_others_are_ended(monkeypatch):
-    monkeypatch.setattr(side_by_side, "_execute", abort)
-    with pytest.raises(RunError, match=r"run-1: its process came down \(SIGABRT\)"):
-        execute_side_by_side(runs(2), OPTIONS, 2)
+def test_process_that_comes_down_is_named_by_its_run_and_the_others_are_ended(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(side_by_side, "_take_part", abort)
+    left = two_left(tmp_path)
+    with pytest.raises(RunError, match=rf"{left.runs[1].id}: its process came down \(SIGABRT\)"):
+        execute_side_by_side(left, OPTIONS, 2, CONTEXT.RawArray("q", 2))
     assert multiprocessing.active_children() == []
+
+
+def command(writer):
+    """A command with a process that would go on for long."""
+    child = CONTEXT.Process(target=go_on, args=(writer,))
+    child.start()
+    child.join()
+
+
+def go_on(writer):
+    """Life of a process of a plan, with runs that take long."""
+
+    def execute_left(*_, **__):
+        writer.send("started")
+        time.sleep(60)
+
+    engine.execute_left = execute_left
+    side_by_side._take_part(None, OPTIONS, 1, CONTEXT.RLock(), 0, [])
+
+
+def test_killed_command_leaves_no_process_running():
+    reader, writer = CONTEXT.Pipe(duplex=False)
+    parent = CONTEXT.Process(target=command, args=(writer,))
+    parent.start()
+    writer.close()
+    assert reader.recv() == "started"
+    parent.kill()
+    parent.join()
+    assert reader.poll(30)
+    with pytest.raises(EOFError):  # nobody is left who could write
+        reader.recv()

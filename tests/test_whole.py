@@ -86,16 +86,6 @@ def test_older_folder_is_never_seen_in_part(tmp_path, monkeypatch):
     assert seen == [["one", "two"], False, False, ["new"], ["new"]]
 
 
-def test_folder_that_somebody_else_finished_meanwhile_stays(tmp_path):
-    place = tmp_path / "folder"
-    with whole_folder(place, place.exists) as folder:
-        (folder / "ours").touch()
-        place.mkdir()
-        (place / "theirs").touch()
-    assert names(place) == ["theirs"]
-    assert names(tmp_path) == ["folder"]
-
-
 def test_folder_behind_a_link_is_written_where_the_link_leads(tmp_path):
     (tmp_path / "disk" / "there").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "disk" / "there")

@@ -19,6 +19,7 @@ from litevl.data.fingerprint import HASH_FILE, file_hash, file_hashes
 from litevl.data.processes import Failure
 from litevl.data.video import Frames, Indices, decoder_versions, expect_decoder, read_frames
 from litevl.errors import DataError, RunError, ShapeError
+from litevl.locks import alone
 from litevl.whole import whole_folder
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ class FrameStore:
         """The store of these clips, in this order; decodes them first if `folder` has none.
 
         Raises DataError listing every clip that cannot be decoded, RunError when the file cannot be
-        written. A store is renamed into place when complete: an interrupted build leaves none.
+        written. A store is renamed into place when complete: an interrupted build leaves none. Of
+        several processes one builds it, the others wait.
         allow_broken: leave clips that cannot be decoded out of the store, and list them in its
             `broken`; the clips after them move up.
         first_seconds: of each clip; see `read_frames`.
@@ -89,11 +91,13 @@ class FrameStore:
         is_new = places is None
         if places is None:
             try:
-                with whole_folder(store, lambda: _read_places(store, size_px) is not None) as new:
-                    jobs = [DecodeJob(str(index), clip.path) for index, clip in enumerate(clips)]
-                    reading = (size_px, decoder, num_workers, DECODE_SECONDS, progress)
-                    answers = decode_clips(jobs, *reading, first_seconds)
-                    _build(answers, len(clips), new, allow_broken)
+                with alone(folder / f".{store.name}.lock", str(store)):
+                    if _read_places(store, size_px) is None:  # nobody else was faster
+                        jobs = [DecodeJob(str(i), clip.path) for i, clip in enumerate(clips)]
+                        reading = (size_px, decoder, num_workers, DECODE_SECONDS, progress)
+                        answers = decode_clips(jobs, *reading, first_seconds)
+                        with whole_folder(store) as new:
+                            _build(answers, len(clips), new, allow_broken)
             except OSError as error:
                 raise RunError(
                     f"{folder}: the frame cache cannot be written: {error.strerror}"

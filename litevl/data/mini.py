@@ -43,6 +43,7 @@ from litevl.data.scenes import (
     render,
 )
 from litevl.errors import DataError, RunError
+from litevl.locks import alone
 from litevl.whole import whole_folder
 
 if TYPE_CHECKING:
@@ -142,21 +143,24 @@ def ensure_world(
     """Make the world under `root` unless it is there already; one of other settings is replaced.
 
     Raises DataError where the folder holds something else, RunError where it cannot be written. The
-    world appears under its name when whole.
+    world appears under its name when whole. Of several processes one makes it, the others wait.
     """
     wanted = {"version": WORLD_VERSION, "dataset": dataset, **world.model_dump()}
-    found = _read_marker(root)
-    if found == wanted:
+    if _read_marker(root) == wanted:
         return
-    if found is None and root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise DataError(
-            f"{root}: holds files that are not a mini world\n"
-            "  Set profile.mini.data.root to a folder of its own."
-        )
     try:
-        with whole_folder(root, lambda: _read_marker(root) == wanted) as folder:
-            make_world(folder, dataset, world, num_workers, progress)
-            (folder / MARKER).write_text(json.dumps(wanted), encoding="utf-8")
+        with alone(root.with_name(f".{root.name}.lock"), str(root)):
+            found = _read_marker(root)
+            if found == wanted:  # somebody else was faster
+                return
+            if found is None and root.exists() and (not root.is_dir() or any(root.iterdir())):
+                raise DataError(
+                    f"{root}: holds files that are not a mini world\n"
+                    "  Set profile.mini.data.root to a folder of its own."
+                )
+            with whole_folder(root) as folder:
+                make_world(folder, dataset, world, num_workers, progress)
+                (folder / MARKER).write_text(json.dumps(wanted), encoding="utf-8")
     except OSError as error:
         way_out = "Free some space, or set profile.mini.data.root to another folder."
         reason = f"the mini world cannot be written: {error.strerror}"

@@ -179,7 +179,7 @@ def _write(
     for pattern in ("tables/*.csv", "tables/*.tex", "figures/*.png"):
         for path in folder.glob(pattern):
             if path not in written:
-                path.unlink()
+                path.unlink(missing_ok=True)  # another rendering may clear it too
     return folder / "index.html"
 
 

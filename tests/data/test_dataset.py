@@ -1,7 +1,9 @@
 """The frame cache, frames as the model takes them, and batches."""
 
+import multiprocessing
 import os
 import shutil
+import time
 from collections import Counter
 
 import numpy as np
@@ -200,6 +202,37 @@ def test_interrupted_build_leaves_nothing(clips, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         open_store(clips, tmp_path / "cache")
     assert [*(tmp_path / "cache").iterdir()] == []
+
+
+def open_slowly(clips, folder, log, barrier):
+    """Life of a process that needs the store; notes when it builds it."""
+    decode_clips = dataset.decode_clips
+
+    def decode(*arguments):
+        with log.open("a") as file:
+            file.write("built\n")
+        time.sleep(0.5)
+        return decode_clips(*arguments)
+
+    dataset.decode_clips = decode
+    barrier.wait()
+    assert open_store(clips, folder).frames(0, np.array([0])).any()
+
+
+def test_of_two_processes_one_builds_the_store_and_the_other_waits(clips, tmp_path):
+    cache, log = tmp_path / "cache", tmp_path / "log"
+    spawn = multiprocessing.get_context("spawn")
+    barrier = spawn.Barrier(2)
+    file_hashes([clip.path for clip in clips])
+    needed = (clips[:2], cache, log, barrier)
+    processes = [spawn.Process(target=open_slowly, args=needed) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert log.read_text() == "built\n"
+    assert len([*cache.iterdir()]) == 1
 
 
 def test_full_disk_is_one_message_and_leaves_nothing(clips, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -278,21 +279,38 @@ def test_interrupted_drawing_leaves_nothing_and_keeps_the_world_before(
     assert len(drawn) == 1
 
 
-def test_world_that_somebody_else_finished_meanwhile_is_kept(tmp_path, world, drawn, monkeypatch):
-    root, make = tmp_path / "world", mini.make_world
+def ensure_slowly(root, world, log, barrier):
+    """Life of a process that needs the world; notes when it makes it."""
+    make_world = mini.make_world
 
-    def slow(folder, *rest):
-        make(folder, *rest)
-        monkeypatch.setattr(mini, "make_world", make)
-        monkeypatch.setattr(os, "getpid", lambda: 1)
-        ensure_world(root, "msrvtt", world, 1)
-        (root / "first").touch()
+    def make(*arguments):
+        with log.open("a") as file:
+            file.write("drawn\n")
+        time.sleep(0.5)
+        make_world(*arguments)
 
-    monkeypatch.setattr(mini, "make_world", slow)
-    ensure_world(root, "msrvtt", world, 1)
-    assert (root / "first").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["world"]
-    assert len(drawn) == 2
+    mini.make_world = make
+    barrier.wait()
+    ensure_world(root, "msrvtt", world, 1, progress=False)
+    assert (root / "world.json").exists()
+
+
+def test_of_two_processes_one_replaces_the_world_and_the_other_waits(tmp_path, world):
+    root, log = tmp_path / "world", tmp_path / "log"
+    root.mkdir()
+    (root / "world.json").write_text('{"train_scenes": 1}')
+    spawn = multiprocessing.get_context("spawn")
+    barrier = spawn.Barrier(2)
+    few = world.model_copy(update={"train_scenes": 1, "validation_scenes": 0, "test_scenes": 1})
+    given = (root, few, log, barrier)
+    processes = [spawn.Process(target=ensure_slowly, args=given) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert log.read_text() == "drawn\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"world", "log"}
 
 
 def test_error_of_a_drawing_process_reaches_the_caller(tmp_path, world):
