@@ -28,7 +28,7 @@ SCRIPT += "write_spec(folder / 'spec.toml', settings)"
 OPTIONS = ["--variant", "full", "--variant", "mean-pooling", "--seed", "0", "--seed", "1"]
 OPTIONS += ["--seed", "2"]
 NUM_RUNS = 6
-BEGUN = re.compile(r"^  run \d+ of \d+: (\S+)$", re.MULTILINE)
+BEGUN = re.compile(r"^ *run \d+ of \d+: (\S+)$", re.MULTILINE)
 
 
 def main() -> int:
@@ -77,7 +77,8 @@ def shared(
     for pattern in ("out/runs/*.lock", ".*", "*.partial"):
         assert not [*folder.glob(pattern)], f"{pattern} left behind"
     by_run = {f"{record.run.variant} {record.run.seed}": record for record in records}
-    return [log.read_text() for log in logs], by_run
+    # Bars end their lines with a carriage return.
+    return [log.read_text().replace("\r", "\n") for log in logs], by_run
 
 
 def trained_by(output: Path, processes: list[subprocess.Popen[bytes]]) -> int:
