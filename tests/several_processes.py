@@ -19,6 +19,7 @@ from litevl.engine.answering import AnsweringObjective
 from litevl.engine.distributed import Group, join_group
 from litevl.engine.precision import repeatable
 from litevl.engine.retrieval import RetrievalObjective
+from litevl.model.text import AttentionHeads
 from litevl.spec import task_of
 
 MOMENTUM = {"momentum_encoder": True, "momentum": 0.9, "queue_size": 24, "distillation_alpha": 0.4}
@@ -53,6 +54,8 @@ def outcome(case: str, folder: Path, output: Path, group: Group, **changes) -> d
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+        elif isinstance(module, AttentionHeads):
+            module.dropout = 0.0
     kind = RetrievalObjective if is_retrieval else AnsweringObjective
     objective = kind(model, settings, clips["train"], clips["validation"], 0, group)
     gradients: dict[str, torch.Tensor] = {}

@@ -322,6 +322,28 @@ def test_ctrl_c_in_training_keeps_finished_runs_and_the_same_command_continues(
 
 
 @pytest.mark.usefixtures("no_report")
+def test_compiled_encoders_learn_the_same(spec, small, tmp_path, monkeypatch):
+    """Traced by torch.compile but not turned into kernels, which would take a C++ compiler."""
+    compiled, compile_module = [], torch.nn.Module.compile
+
+    def traced(module):
+        compiled.append(type(module).__name__)
+        compile_module(module, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    assert run(small / "spec.toml", tmp_path / "plain", *FULL) == 0
+    spec = copy.deepcopy(spec)
+    spec["profile"]["mini"]["train"]["compile"] = True
+    write_spec(tmp_path / "spec.toml", spec)
+    assert run(tmp_path / "spec.toml", tmp_path / "out", *FULL) == 0
+    assert compiled == ["VideoEncoder", "TextEncoder"]
+    plain, found = (records(tmp_path / name)["full", 0] for name in ("plain", "out"))
+    assert found.run.id == plain.run.id
+    losses = [point.loss for point in plain.curves.train]
+    assert [point.loss for point in found.curves.train] == pytest.approx(losses, rel=1e-3)
+
+
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize(
     "changes",
     [

@@ -52,7 +52,7 @@ class LiteVLConfig:
     text_mlp_width: int = 3072
     max_positions: int = 512
     embed_width: int = 256
-    dropout: float = 0.1  # in the text encoder only, as in BLIP
+    dropout: float = 0.1  # in the text encoder only, of attention weights too, as in BLIP
 
     # LiteVL's own.
     num_frames: int = 8

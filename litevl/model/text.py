@@ -20,9 +20,10 @@ from litevl.model.shapes import expect
 class AttentionHeads(nn.Module):
     """Query, key and value projections and the attention itself."""
 
-    def __init__(self, width: int, source_width: int, num_heads: int) -> None:
+    def __init__(self, width: int, source_width: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.dropout = dropout  # of the attention weights
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(source_width, width)
         self.value = nn.Linear(source_width, width)
@@ -37,7 +38,8 @@ class AttentionHeads(nn.Module):
             part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, H, W or S, D/H)
             for part in (self.query(x), self.key(source), self.value(source))
         )
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, mask, dropout)
         return mixed.transpose(1, 2).flatten(2)  # (B, W, D)
 
 
@@ -62,7 +64,7 @@ class AttentionLayer(nn.Module):
     def __init__(self, config: LiteVLConfig, source_width: int) -> None:
         super().__init__()
         width = config.text_width
-        self.self = AttentionHeads(width, source_width, config.text_heads)
+        self.self = AttentionHeads(width, source_width, config.text_heads, config.dropout)
         self.output = AddAndNorm(width, width, config.dropout)
 
     def forward(self, x: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:

@@ -13,7 +13,7 @@ from tiny import (
 )
 
 from litevl.errors import ShapeError
-from litevl.model.text import TextDecoder, TextEncoder
+from litevl.model.text import AttentionHeads, TextDecoder, TextEncoder
 
 CLOSE = TOLERANCE[torch.float32]
 
@@ -127,3 +127,12 @@ def test_more_words_than_positions_raise():
     ids = torch.zeros(2, 17, dtype=torch.long)
     with pytest.raises(ShapeError, match=r"W <= 16, got \(2, 17\)"):
         text_model(TextEncoder)(ids, torch.ones_like(ids))
+
+
+def test_attention_weights_are_dropped_in_training_as_blip_does():
+    config = tiny_config(dropout=0.5)
+    heads = AttentionHeads(config.text_width, config.text_width, config.text_heads, config.dropout)
+    x = torch.randn(1, 6, config.text_width, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    assert not torch.equal(heads.train()(x, x, None), heads(x, x, None))
+    assert torch.equal(heads.eval()(x, x, None), heads(x, x, None))
