@@ -183,12 +183,13 @@ class LiteVLForQuestionAnswering(
         candidates = self.preselected(features, answer_list, k)  # (B, K)
         question = torch.arange(len(candidates), device=candidates.device).repeat_interleave(k)
         answer = candidates.flatten()  # (P,)
-        parts = []
-        for start in range(0, len(answer), pairs_at_once):
-            some = slice(start, start + pairs_at_once)
+        # Answers of like length share a batch: most have one word, and the longest a dozen pieces.
+        order = answer_list.attention_mask.sum(dim=1)[answer].argsort(stable=True)  # (P,)
+        scores = torch.zeros(len(answer), device=answer.device)
+        for some in torch.split(order, pairs_at_once):
             asked, answered = features.select(question[some]), answer_list.select(answer[some])
-            parts.append(-self.answer_losses(asked, answered, label_smoothing))
-        scores = torch.cat(parts).view(candidates.shape)  # (B, K)
+            scores[some] = -self.answer_losses(asked, answered.cut(), label_smoothing).float()
+        scores = scores.view(candidates.shape)  # (B, K)
         if not scores.isfinite().all():
             raise RunError("answer scores hold NaN or infinity; a NaN would rank first")
         scores, order = scores.sort(dim=1, descending=True, stable=True)

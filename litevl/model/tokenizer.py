@@ -33,6 +33,11 @@ class Tokens:
         """The texts at the given indices, in that order."""
         return Tokens(self.input_ids[index], self.attention_mask[index])
 
+    def cut(self) -> Tokens:
+        """The same texts without the padding that none of them needs."""
+        longest = int(self.attention_mask.sum(dim=1).max())
+        return Tokens(self.input_ids[:, :longest], self.attention_mask[:, :longest])
+
     def to(self, device: torch.device) -> Tokens:
         """The same batch on another device."""
         return Tokens(self.input_ids.to(device), self.attention_mask.to(device))
