@@ -25,7 +25,7 @@ from litevl.cli_options import (
     jobs,
     selected,
 )
-from litevl.errors import LiteVLError, RunError, SpecError
+from litevl.errors import LiteVLError, RunError, SpecError, printable
 from litevl.preemption import REQUEUE, Preempted, preemptible
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells expect
@@ -154,7 +154,7 @@ def check(arguments: argparse.Namespace) -> int:
         counts = f"{len(spec.variant)} variants, {len(spec.claim)} claims"
         print(f"{arguments.spec}: ok ({counts}, {len(spec.target)} targets{unknown})")
         for warning in warnings:
-            print(f"  warning: {warning}")
+            print(f"  warning: {printable(warning)}")
     return 0
 
 
@@ -183,7 +183,7 @@ def plan(arguments: argparse.Namespace) -> int:
             variant = entry.resolved.variant
             print(json.dumps(row | ({"cost": costs[variant]} if costs else {})))
         return 0
-    print(f"{spec.name}, profile {profile} ({reason})")
+    print(printable(f"{spec.name}, profile {profile} ({reason})"))
     width = max(len(entry.id) for entry in runs)
     print(f"  {'run':{width}}  state")
     for entry, found_state in zip(runs, states, strict=True):

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, get_args
 
-from litevl.errors import DataError, RunError, SpecError
+from litevl.errors import DataError, RunError, SpecError, printable
 from litevl.tasks import Dataset
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def check_annotations(arguments: argparse.Namespace) -> int:
         message = f"{root}: no annotation file of {arguments.name} recognised"
         raise DataError("\n  ".join([message, *filter(None, [unused_note(found, ())])]))
     outcome = {"name": arguments.name, "root": str(root), **summary(checks, found)}
-    print(json.dumps(outcome, indent=2) if arguments.json else described(checks, found))
+    print(json.dumps(outcome, indent=2) if arguments.json else printable(described(checks, found)))
     return 0 if outcome["ok"] else 1
 
 
@@ -222,7 +222,7 @@ def check_clips(arguments: argparse.Namespace) -> int:
 
     workers = arguments.workers or os.cpu_count() or 1
     outcome = check_data(settings.data, settings.frames.decoder, workers, arguments.timeout)
-    print(json.dumps(outcome, indent=2) if arguments.json else described(outcome))
+    print(json.dumps(outcome, indent=2) if arguments.json else printable(described(outcome)))
     return 0 if outcome["ok"] else 1
 
 
@@ -261,5 +261,5 @@ def prepare(arguments: argparse.Namespace) -> int:
         arguments.workers or os.cpu_count() or 1,
         arguments.timeout,
     )
-    print(json.dumps(outcome, indent=2) if arguments.json else described(outcome))
+    print(json.dumps(outcome, indent=2) if arguments.json else printable(described(outcome)))
     return 0 if outcome["ok"] else 1

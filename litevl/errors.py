@@ -1,15 +1,29 @@
 """What a user can cause. The command line turns these, and nothing else, into a message."""
 
+import re
 from typing import ClassVar
+
+# Letters that steer a terminal, turn the order in which text is read, or cannot be encoded.
+UNPRINTABLE = re.compile(
+    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """The text with letters written out that would do something to whoever reads it: "\\x1b"."""
+    return UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 class LiteVLError(Exception):
-    """A problem its reader can solve: the message says what is wrong, where, and the way out."""
+    """A problem its reader can solve: the message says what is wrong, where, and the way out.
+
+    What it quotes of a file is made `printable`.
+    """
 
     exit_code: ClassVar[int] = 2
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
 
 
 class SpecError(LiteVLError):

@@ -4,6 +4,7 @@ The paper profile may name several starts, BLIP checkpoints that a published row
 study has one start, so that its ablations run once and its targets are those of that start.
 """
 
+import shlex
 from pathlib import Path
 from typing import Literal
 
@@ -95,7 +96,7 @@ def choose_profile(spec: Spec, requested: Literal["auto", "mini", "paper"]) -> t
 
     data = resolve(spec, "paper", spec.variant[0].name).data
     if not was_found_whole(Path(data.root), data.dataset):
-        command = f"litevl data check {data.dataset} --root {data.root}"
+        command = f"litevl data check {data.dataset} --root {shlex.quote(data.root)}"
         return "mini", f"{data.root} is there, but not checked and found whole: {command}"
     return "paper", "its clips are checked and its weights present"
 
@@ -107,7 +108,7 @@ def missing_for_paper(spec: Spec) -> list[tuple[str, str]]:
     missing = []
     folders = [root / name for name in dict.fromkeys((*CLIP_FOLDERS, *MSVD_FOLDERS))]
     if not any(folder.is_dir() and any(folder.iterdir()) for folder in folders):
-        files = f"{data.dataset} --root {data.root}"
+        files = f"{data.dataset} --root {shlex.quote(data.root)}"
         way_out = f"litevl data fetch {files}; then litevl data check {files}"
         missing.append((data.root, way_out))
     if not weights_path(weights).exists():

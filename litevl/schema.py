@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from litevl.data.annotations import QUESTION_TYPES
 from litevl.spec import Claim, Provenance, Start, Target
 from litevl.tasks import Task
 
@@ -101,8 +102,11 @@ class Limits(Part):
     max_steps: int | None = None
 
 
+RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=200)]  # names files
+
+
 class RunPart(Part):
-    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]  # it names files
+    id: RunId
     spec: str
     title: str
     profile: Literal["mini", "paper"]
@@ -327,7 +331,7 @@ class RunEstimate(Part):
 class PlanFile(Part):
     """What one command meant to run: which records a report shows, and what it tests with them."""
 
-    ids: tuple[str, ...]
+    ids: tuple[RunId, ...]
     spec_file: str
     claims: tuple[Claim, ...] = ()
     targets: tuple[Target, ...] = ()
@@ -360,4 +364,46 @@ def array_problems(
             problems.append(f"{name} should be ({wanted_shape}), got {array.dtype} {array.shape}")
         elif array.dtype.kind == "f" and not np.isfinite(array).all():
             problems.append(f"{name} holds NaN or infinity")
+    return problems or value_problems(arrays, sizes)
+
+
+INDEXED = {"truth": "G", "t2v_top": "G", "top": "A"}  # array -> the axis its values are places on
+
+
+def value_problems(arrays: Mapping[str, NDArray[Any]], sizes: Mapping[str, int]) -> list[str]:
+    """Values that cannot be: places that are not there, ranks below 1, answers neither right nor
+    wrong, unknown types of questions, no queries at all.
+
+    sizes: of each axis of these arrays, whose shapes and dtypes are the ones described.
+    """
+    problems = [f"no entries on axis {axis}" for axis in "QGATS" if sizes.get(axis) == 0]
+    for name, array in arrays.items():
+        axis = INDEXED.get(name, "")
+        if not array.size:
+            continue
+        if axis in sizes and (array.min() < 0 or array.max() >= sizes[axis]):
+            problems.append(f"{name} should hold places from 0 to {sizes[axis] - 1}")
+        elif name.endswith("_ranks") and (array.min() < 1 or (array[:, 0] > array[:, 1]).any()):
+            problems.append(f"{name} should hold ranks from 1, the best before the worst")
+        elif name == "kinds" and not np.isin(array, QUESTION_TYPES).all():
+            problems.append(f"{name} should hold only {', '.join(QUESTION_TYPES)}")
+        elif name in ("right", "in_list", "shuffled_right") and not np.isin(array, (0, 1)).all():
+            problems.append(f"{name} should hold only 0 and 1")
+        elif name == "right" and (array > arrays.get("in_list", 1)).any():
+            problems.append("right is 1 where in_list is 0")
     return problems
+
+
+def strips_problems(
+    strips: Mapping[str, NDArray[Any]], arrays: Mapping[str, NDArray[Any]]
+) -> list[str]:
+    """What keeps film strips from being about the queries of these arrays."""
+    limits = {"queries": len(arrays["query_ids"])}
+    limits |= {"top": len(arrays["gallery_ids"])} if "gallery_ids" in arrays else {}
+    return [
+        f"{name} should hold places from 0 to {limit - 1}"
+        for name, limit in limits.items()
+        if name in strips
+        and strips[name].size
+        and (strips[name].min() < 0 or strips[name].max() >= limit)
+    ]

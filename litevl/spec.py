@@ -2,6 +2,9 @@
 
 The top-level tables hold the method. `[profile.mini]` and `[profile.paper]` add or replace what
 differs in scale, and a variant changes a few dotted keys on top: `resolve` puts the three together.
+
+A spec may come from anybody: it holds no code, and the only places that it names outside the
+output are data.root and model.weights, which may lie anywhere. Every other file lies below these.
 """
 
 from pathlib import Path
@@ -12,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from litevl.errors import SpecError
 from litevl.model.config import FreshPart
 from litevl.spec_problems import (
+    FETCH_PATTERN,
+    NAME_PATTERN,
     flat,
     merged,
     nested,
@@ -33,7 +38,8 @@ EvalSampler = Literal["blip-uniform", "lavis-uniform", "segment-middle"]
 Precision = Literal["fp32", "bf16", "auto"]  # auto: bf16 where the machine multiplies it natively
 
 Text = Annotated[str, Field(min_length=1)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]  # names end up in file names
+# Names end up in file names, which have 255 letters at most.
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
 LARGEST = 2**32 - 1  # what every random generator takes as a seed, and far above any count
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
 CountOrZero = Annotated[int, Field(ge=0, le=LARGEST)]
@@ -218,8 +224,8 @@ class Start(Table):
     title: Text
     weights: Text
     """Takes the place of the paper profile's model.weights."""
-    fetch: Text
-    """The file's name for `litevl data fetch`."""
+    fetch: Annotated[str, Field(pattern=FETCH_PATTERN)]
+    """The file's name for `litevl data fetch`, a command that is shown to be copied."""
     provenance: Provenance
 
 

@@ -3,14 +3,18 @@
 Works on the dotted keys of one profile ("train.batch_size"), with the values that unsaid keys have.
 """
 
+import json
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from litevl.download import leaves_folder
 from litevl.errors import WeightsError
 from litevl.model.places import weights_path
 from litevl.tasks import TASKS, Task
 
 Problem = tuple[str, str]  # where (dotted key), what
+LONGEST_NAME, LONGEST_PATH = 255, 3000  # bytes; Linux has 4096, of which some are for files below
 
 RETRIEVAL_SETS = tuple(name for name, task in TASKS.items() if task == "retrieval")
 QUESTION_SETS = tuple(name for name, task in TASKS.items() if task == "question-answering")
@@ -68,7 +72,7 @@ def task_in(values: Mapping[str, Any]) -> Task | None:
 
 
 def data_conflicts(values: Mapping[str, Any], profile: str) -> list[Problem]:
-    """Keys that belong to other data sets, clips left out twice, and a world that is not mini."""
+    """Keys of other data sets, clips left out twice, files outside the root, worlds in paper."""
     found: list[Problem] = []
     dataset = values.get("data.dataset")
     for owned, owners in (NEEDED_BY | ONLY_FOR).items():
@@ -80,9 +84,26 @@ def data_conflicts(values: Mapping[str, Any], profile: str) -> list[Problem]:
     if len(set(left_out)) < len(left_out):
         twice = sorted({clip for clip in left_out if list(left_out).count(clip) > 1})
         found.append(("data.leave_out", f"named twice: {', '.join(twice)}"))
+    for key in ("data.root", "model.weights"):
+        unusable = unusable_path(values.get(key, ""))
+        found += [(key, unusable)] if unusable else []
+    answers = values.get("data.answers.file")
+    if answers is not None and leaves_folder(answers):
+        what = f"{json.dumps(answers)} is not below data.root; copy it there"
+        found.append(("data.answers.file", what))
     if profile == "paper" and any(is_under(key, ["data.world"]) for key in values):
         found.append(("data.world", "drawn clips belong in [profile.mini.data.world]"))
     return found
+
+
+def unusable_path(text: str) -> str | None:
+    """Why no file system has such a path, or None."""
+    if "\0" in text:
+        return "holds a NUL, which no path may"
+    longest = max(len(os.fsencode(part)) for part in text.split("/"))
+    if longest > LONGEST_NAME or len(os.fsencode(text)) > LONGEST_PATH:
+        return f"too long for a path: {len(text)} letters, the longest name {longest} bytes"
+    return None
 
 
 def needed_keys(values: Mapping[str, Any], bad: set[str]) -> list[Problem]:

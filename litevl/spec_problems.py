@@ -38,8 +38,14 @@ EXPECTED_WORDS = {
     "model_attributes_type": "a table",
     "finite_number": "a finite number",
     "string_too_short": "some text",
-    "string_pattern_mismatch": "small letters, digits and single hyphens",
     "too_short": "at least one entry",
+}
+
+NAME_PATTERN = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+FETCH_PATTERN = r"^(blip|hub):[A-Za-z0-9_][A-Za-z0-9_./@-]*$"
+PATTERN_WORDS = {
+    NAME_PATTERN: "small letters, digits and single hyphens",
+    FETCH_PATTERN: '"blip:NAME" or "hub:OWNER/NAME"',
 }
 
 
@@ -176,7 +182,11 @@ def shape_message(
         choices = context["expected"].replace("'", '"')
         hint = suggestion(value, choices.split('"')[1::2]) if isinstance(value, str) else ""
         return f"expected {choices}, got {shown(value)}{hint}"
+    if kind == "string_pattern_mismatch" and context:
+        expected = PATTERN_WORDS[context["pattern"]]
+        return f"expected {expected}, got {shown(value)}"
     bounds = {"gt": "a number above", "ge": "at least", "le": "at most"}
+    bounds |= {"max_length": "a length of at most"}
     limits = [
         f"{words} {context[key]}" for key, words in bounds.items() if context and key in context
     ]

@@ -5,19 +5,15 @@ wrong row, with file and row, in one DataError. Nothing is repaired, and nothing
 silence.
 """
 
-import json
 import os
-import zipfile
-import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 QUESTION_TYPES = ("what", "who", "how", "when", "where")
 # Where the archives in circulation put their clips; the first folder that holds a clip wins.
 CLIP_FOLDERS = ("videos", "videos/all", "video", "TrainValVideo", "TestVideo")
-TEXT_SUFFIXES = (".json", ".csv", ".txt")
 MAX_PROBLEMS_SHOWN = 200
 
 
@@ -98,72 +94,6 @@ def text_counts(clips: Sequence[Clip], answers: Collection[str]) -> dict[str, in
         outside = sum(question.answer not in listed for question in asked)
         counts |= {"questions": len(asked), "outside_list": outside}
     return counts
-
-
-def text_files(
-    root: Path, problems: list[str], names: Collection[str] = ()
-) -> Iterator[tuple[str, str]]:
-    """Name and text of every JSON, CSV and TXT file below root, also in zip archives.
-
-    names: only the files of these names, in whatever folder or archive.
-    """
-
-    def is_wanted(name: str) -> bool:
-        return Path(name).name in names if names else _is_text(name)
-
-    for folder, children, files in os.walk(root):
-        inside = Path(folder).relative_to(root)
-        children[:] = sorted(
-            child
-            for child in children
-            if not child.startswith(".") and (inside / child).as_posix() not in CLIP_FOLDERS
-        )
-        for name in sorted(files):
-            shown = (inside / name).as_posix()
-            try:
-                if is_wanted(name):
-                    yield shown, (root / shown).read_text(encoding="utf-8-sig")
-                elif name.lower().endswith(".zip"):
-                    with zipfile.ZipFile(root / shown) as archive:
-                        for member in filter(is_wanted, archive.namelist()):
-                            yield f"{shown}:{member}", archive.read(member).decode("utf-8-sig")
-            except (OSError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error) as error:
-                problems.append(f"{shown}: cannot be read: {error}")
-
-
-def _is_text(name: str) -> bool:
-    return not Path(name).name.startswith(".") and name.lower().endswith(TEXT_SUFFIXES)
-
-
-def named_files(
-    root: Path, names: Collection[str], problems: list[str], notes: list[str]
-) -> dict[str, tuple[str, str]]:
-    """Name -> where below root it lies, and its text, for those of the names that are there.
-
-    A second file of the same name is noted when it is a copy, and a problem when it differs.
-    """
-    found: dict[str, tuple[str, str]] = {}
-    for shown, text in text_files(root, problems, names):
-        name = Path(shown.rpartition(":")[2]).name
-        first, its_text = found.setdefault(name, (shown, text))
-        if its_text != text:
-            problems.append(f"{shown}: differs from {first}; keep one of them")
-        elif first != shown:
-            notes.append(f"{shown}: not used, a copy of {first}")
-    return found
-
-
-def json_list(name: str, text: str, problems: list[str]) -> list[Any]:
-    """The entries of a JSON list; none and a problem when it is something else."""
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        problems.append(f"{name}: not JSON ({error}); cut short?")
-        return []
-    if isinstance(content, list):
-        return content
-    problems.append(f"{name}: should be a list, is a {type(content).__name__}")
-    return []
 
 
 def is_whole(value: object) -> TypeGuard[int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from litevl.data.annotations import ListedAnswers, is_whole
+from litevl.download import leaves_folder
 
 NUM_SHOWN = 5  # answers that only another split has
 
@@ -34,6 +35,9 @@ def declared_answers(
                 f"data.answers.count: {count}, but the training questions have {len(most)} answers"
             )
         return tuple(most)
+    if leaves_folder(file):
+        problems.append(f"data.answers.file: {file!r} is not below the data set's folder")
+        return ()
     if not (root / file).is_file():
         problems.append(f"no {file}, the answer list (data.answers.file)")
         return ()

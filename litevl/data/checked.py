@@ -15,7 +15,7 @@ from typing import Any
 
 from litevl.data.annotations import Clip
 from litevl.data.decode import DecodeJob, decode_clips
-from litevl.data.fingerprint import file_hashes, read_kept, write_kept
+from litevl.data.fingerprint import file_hashes, read_kept, read_rows, write_kept
 from litevl.data.processes import Failure
 from litevl.data.video import decoder_versions
 
@@ -59,7 +59,7 @@ def decode_every_clip(
     hashes = file_hashes([clip.path for clip in clips])
     versions = ", ".join([decoder, *decoder_versions(decoder)])
     versions += f", first {first_seconds:g} s" if first_seconds is not None else ""
-    known = read_kept(root / DECODED_FILE)
+    known = read_rows(root / DECODED_FILE)
     names = {clip.id: os.path.relpath(clip.path, root) for clip in clips}
     rows: dict[str, Row] = {clip.id: [hashes[clip.path], versions] for clip in clips}
     left = [clip for clip in clips if known.get(names[clip.id], [])[:2] != rows[clip.id]]
@@ -104,7 +104,7 @@ def note_on_check(root: Path, dataset: str, fingerprint: str) -> str:
     if not outcome:
         return f"clips not checked beforehand: no {file.name}"
     if outcome.get("fingerprint") == fingerprint:
-        return f"the clips are those that `litevl data check` decoded on {outcome['checked']}"
+        return f"the clips are those that `litevl data check` decoded on {outcome.get('checked')}"
     logger.warning(
         "%s: the data changed since `litevl data check` of %s; the record says so",
         root,

@@ -96,11 +96,18 @@ def file_hash(path: Path) -> str:
 
 def read_kept(file: Path) -> dict[str, Any]:
     """What `write_kept` left; nothing where there is no such file, or a damaged one."""
+    if not file.is_file():  # a pipe would never end
+        return {}
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, PermissionError, NotADirectoryError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}  # only kept to save time: made again
     return content if isinstance(content, dict) else {}
+
+
+def read_rows(file: Path) -> dict[str, list[Any]]:
+    """The entries of such a file that are lists."""
+    return {name: row for name, row in read_kept(file).items() if isinstance(row, list)}
 
 
 def write_kept(file: Path, content: Mapping[str, Any]) -> None:

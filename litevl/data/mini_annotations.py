@@ -13,6 +13,7 @@ import numpy as np
 
 from litevl.data.moments import NUM_CHUNKS, spans
 from litevl.data.scenes import Scene
+from litevl.errors import DataError
 
 if TYPE_CHECKING:
     from litevl.spec import World
@@ -24,6 +25,7 @@ SHORT = {"train": "train", "validation": "val", "test": "test"}  # in names of f
 EXTENSIONS = ("mov", "mov", "avi", "avi", "mp4", "mpg", "3gp", "")  # of DiDeMo's names
 SHARE_OF_TWO_NAMES = 0.1  # of DiDeMo's clips
 NUM_ANNOTATORS = 4
+TWINS_HEADER = ["video_id", "reversed_id"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def write_annotations(
             _write_questions(root, clips, first_number=0, category={"category_id": 0})
     in_files = SPLITS if dataset in ("msvd-qa", "msrvtt-qa") else ("validation", "test")
     pairs = [[c.id, clips[n ^ 1].id] for n, c in enumerate(clips) if c.split in in_files]
-    _write_csv(root / "twins.csv", ["video_id", "reversed_id"], pairs)
+    _write_csv(root / "twins.csv", TWINS_HEADER, pairs)
 
 
 def _write_videodatainfo(root: Path, clips: Sequence[MiniClip], world: World) -> None:
@@ -186,9 +188,22 @@ def _write_csv(path: Path, header: list[str], rows: list[list[str]]) -> None:
 
 
 def read_twins(root: Path) -> dict[str, str]:
-    """Clip id -> id of the clip that shows the same scene backwards; empty where none is known."""
+    """Clip id -> id of the clip that shows the same scene backwards; empty where none is known.
+
+    DataError where the file is not as `write_annotations` wrote it.
+    """
     path = root / "twins.csv"
-    if not path.exists():
+    if not path.is_file():
         return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        return {row["video_id"]: row["reversed_id"] for row in csv.DictReader(file)}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file, strict=True)
+        if header != TWINS_HEADER:
+            raise ValueError(f"its columns are {header}")
+        return dict(rows)
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(
+            f"{path}: not {' and '.join(TWINS_HEADER)} in each row ({error})\n"
+            "  It is made with a mini world: delete the world, the next run draws it again. In a "
+            "folder of published clips it has no use: delete it."
+        ) from None

@@ -10,6 +10,7 @@ from typing import Any
 
 from litevl.data.recognise import Found
 from litevl.data.retrieval_kinds import MSRVTT_ID, clip_id
+from litevl.download import leaves_folder
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ def _official_clips(
         where = f"{name} videos[{row}]"
         if not _has_strings(video, ("video_id", "url", "split")):
             problems.append(f"{where}: needs video_id, url and split as strings")
+        elif clip_id(video["video_id"]) != video["video_id"] or leaves_folder(video["video_id"]):
+            problems.append(f'{where}: video_id {video["video_id"]!r} is no id, as "video7010" is')
         elif video["video_id"] in sources:
             problems.append(f"{where}: duplicate id {video['video_id']}")
         else:

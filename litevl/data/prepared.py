@@ -36,10 +36,15 @@ def prepared_hash(root: Path) -> str | None:
 def note_on_preparation(root: Path, first_seconds: float | None) -> str:
     """What was done to the clips of a prepared folder, in a sentence for a record.
 
-    Raises DataError where it cut off what the spec, first_seconds, wants.
+    Raises DataError where it cut off what the spec, first_seconds, wants, or nobody can tell.
     """
-    done = read_kept(root / PREPARED_FILE).get("conversion", {})
-    cut = done.get("first_seconds")
+    done = read_kept(root / PREPARED_FILE).get("conversion")
+    cut = done.get("first_seconds") if isinstance(done, dict) else None
+    if not isinstance(done, dict) or not isinstance(cut, float | int | None):
+        raise DataError(
+            f"{root / PREPARED_FILE}: damaged; it does not say what was done to the clips\n"
+            "  Delete the folder and prepare the clips again: litevl data prepare."
+        )
     if cut is not None and (first_seconds is None or first_seconds > cut):
         wanted = "whole clips" if first_seconds is None else f"the first {first_seconds:g} s"
         raise DataError(

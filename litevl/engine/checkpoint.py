@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from litevl.errors import RunError
+from litevl.model.checkpoints import expect_not_packed
 from litevl.plan import MAY_CHANGE
 from litevl.spec_problems import flat
 from litevl.whole import flush_folder, whole_file
@@ -103,6 +104,7 @@ class _DamagedError(Exception):
 
 def _load(path: Path, device: torch.device) -> dict[str, Any]:
     try:
+        expect_not_packed(path)
         with zipfile.ZipFile(path) as parts:  # torch writes checksums, and never looks at them
             wrong = parts.testzip()
         if wrong is not None:

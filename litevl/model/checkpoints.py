@@ -58,7 +58,7 @@ BLIP_NAMES = (
 DEFAULT_VISION_HEADS, DEFAULT_TEXT_HEADS = 12, 8  # transformers', where config.json names none
 DAMAGED = (  # what torch.load may raise for bytes that are no file of torch.save
     RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError,
-    AssertionError, ArithmeticError, struct.error,
+    AssertionError, ArithmeticError, struct.error, zipfile.BadZipFile,
 )  # fmt: skip
 TRANSFORMERS_FILES = (  # what save_pretrained writes, whole or in shards
     "model.safetensors",
@@ -90,7 +90,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         metadata |= said
     sha256 = combined_sha256(files)
     if "sizes" in metadata:
-        return Checkpoint("litevl", state, said_sizes(path, metadata["sizes"]), sha256)
+        sizes = said_sizes(path, metadata["sizes"])
+        expect_same_sizes(path, sizes, sizes_in_shapes(path, state))
+        return Checkpoint("litevl", state, sizes, sha256)
     expect_known_family(path, state)
     if any(key.startswith("vision_model.") for key in state):
         state = {blip_name(key): tensor for key, tensor in state.items()}
@@ -147,16 +149,24 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{path}: expected tensors by name, below 'model' or directly; "
             f"{strange[0]!r} is a {type(content[strange[0]]).__name__}"
         )
+    hollow = [
+        key
+        for key, tensor in content.items()
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
+    ]
+    if hollow:
+        raise WeightsError(f"{path}: damaged: {hollow[0]!r} claims more numbers than it holds")
     return content, {}
 
 
 def unpickled(path: Path) -> Any:
     """What torch.save wrote, tensors and plain containers only: no code in the file is run."""
     try:
+        is_zip = zipfile.is_zipfile(path)
+        if is_zip:
+            expect_not_packed(path)
         # Files of the zip format, BLIP's among them, are mapped: momentum twins are never read.
-        return torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         if named is None:
@@ -173,6 +183,16 @@ def unpickled(path: Path) -> Any:
         ) from None
 
 
+def expect_not_packed(path: Path) -> None:
+    """Raise ValueError for an archive with compressed parts: they may unpack without end."""
+    with zipfile.ZipFile(path) as archive:
+        packed = [each for each in archive.infolist() if each.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        raise ValueError(
+            f"{packed[0].filename!r} in it is compressed; torch.save compresses nothing"
+        )
+
+
 def said_sizes(path: Path, text: str) -> dict[str, Any]:
     """The sizes in a file's metadata, as `save_blip` writes them."""
     try:
@@ -182,6 +202,18 @@ def said_sizes(path: Path, text: str) -> dict[str, Any]:
     if not isinstance(sizes, dict) or set(sizes) != set(SIZES):
         raise WeightsError(f"{path}: its metadata's 'sizes' are not a table of {', '.join(SIZES)}")
     return sizes
+
+
+def expect_same_sizes(path: Path, said: dict[str, Any], found: dict[str, Any]) -> None:
+    """Raise WeightsError where the metadata speak of a larger or smaller model than the tensors."""
+    problems = [
+        f"{name}: {said[name]!r} in the metadata, {size} by the tensors' shapes"
+        for name, size in found.items()
+        if said[name] != size
+    ]
+    if problems:
+        listed = "\n  ".join(problems)
+        raise WeightsError(f"{path}: damaged\n  {listed}")
 
 
 def expect_known_family(path: Path, state: dict[str, Tensor]) -> None:
@@ -250,9 +282,9 @@ def sizes_in_shapes(path: Path, state: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def num_layers(state: Iterable[str], pattern: str) -> int:
-    """One more than the highest number of a layer; a gap shows as missing keys later."""
+    """How many numbers layers have; a gap shows as missing keys later."""
     found = (re.match(pattern, key) for key in state)
-    return 1 + max((int(match[1]) for match in found if match), default=-1)
+    return len({match[1] for match in found if match})
 
 
 def with_heads(path: Path, sizes: dict[str, Any]) -> dict[str, Any]:
@@ -290,6 +322,7 @@ def sizes_in_config(
     ones did so for BLIP's own weights, which have 12. Such a file is not believed.
     """
     vision, text = config.get("vision_config") or {}, config.get("text_config") or {}
+    expect_right_types(path, {"vision_config": vision, "text_config": text})
     text_heads = text.get("num_attention_heads", DEFAULT_TEXT_HEADS)
     if text_heads == DEFAULT_TEXT_HEADS != sizes["text_width"] // HEAD_WIDTH:
         raise WeightsError(
@@ -314,6 +347,23 @@ def sizes_in_config(
         if (found := table.get("layer_norm_eps", default)) != blips
     ]
     return sizes | {"vision_heads": vision_heads, "text_heads": text_heads}, tuple(notes)
+
+
+def expect_right_types(path: Path, tables: dict[str, Any]) -> None:
+    """Raise WeightsError that lists what config.json's two tables hold of other types."""
+    problems = []
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            problems.append(f"{name}: expected a table, got {table!r}")
+            continue
+        heads, eps = table.get("num_attention_heads", 1), table.get("layer_norm_eps", 0.0)
+        if type(heads) is not int or heads < 1:
+            problems.append(f"{name}.num_attention_heads: expected a whole number, got {heads!r}")
+        if type(eps) not in (int, float):
+            problems.append(f"{name}.layer_norm_eps: expected a number, got {eps!r}")
+    if problems:
+        listed = "\n  ".join(problems)
+        raise WeightsError(f"{path}: config.json is damaged\n  {listed}")
 
 
 def save_blip(path: Path, state: dict[str, Tensor], config: LiteVLConfig) -> str:

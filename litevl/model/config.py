@@ -28,6 +28,8 @@ NUMBERS = {  # lowest and highest
     "time_embedding_scale": (0.0, 1e3),
     "pooling_temperature": (1e-6, math.inf),  # infinity is mean pooling
 }
+HIGHEST = {"vision_depth": 1000, "text_depth": 1000, "vocab_size": 10**7}  # more than any model's
+HIGHEST_SIZE = 2**16
 DIVISIBLE = (
     ("image_size_px", "patch_size_px"),
     ("vision_width", "vision_heads"),
@@ -90,12 +92,14 @@ def wrong_values(values: dict[str, Any]) -> dict[str, str]:
         elif field.type == "bool":
             fits, wanted = isinstance(value, bool), "true or false"
         elif field.type == "int":
-            fits, wanted = type(value) is int and value >= 1, "a whole number from 1"
+            highest = HIGHEST.get(name, HIGHEST_SIZE)
+            fits = type(value) is int and 1 <= value <= highest
+            wanted = f"a whole number from 1 to {highest}"
         else:
-            lowest, highest = NUMBERS[name]
+            least, most = NUMBERS[name]
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            fits = is_number and lowest <= value <= highest
-            wanted = f"a number from {lowest:g} to {highest:g}"
+            fits = is_number and least <= value <= most
+            wanted = f"a number from {least:g} to {most:g}"
         if not fits:
             found[name] = f"{name}: expected {wanted}, got {value!r}"
     return found

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from huggingface_hub import PyTorchModelHubMixin
 from safetensors import SafetensorError
 
@@ -53,9 +54,26 @@ class Saved(PyTorchModelHubMixin):
             if unknown:
                 raise WeightsError(f"{model_id}: config.json has unknown {', '.join(unknown)}")
             config = LiteVLConfig(**config)
+        expect_as_large(cls, config, Path(model_id, "model.safetensors"))
         options.setdefault("strict", True)
         try:
             model: Self = super()._from_pretrained(model_id=model_id, config=config, **options)
         except (OSError, RuntimeError, SafetensorError) as error:
             raise WeightsError(f"{model_id}: the weights cannot be loaded ({error})") from None
         return model
+
+
+def expect_as_large(model_class: type[Saved], config: LiteVLConfig, weights: Path) -> None:
+    """Raise WeightsError where config.json describes a model that the file beside it cannot fill.
+
+    Told on tensors without content: the model itself might take all memory.
+    """
+    if not weights.is_file():  # of the hub, or missing, which is told as such
+        return
+    with torch.device("meta"):
+        model: Any = model_class(config)
+    wanted, size = sum(each.numel() for each in model.parameters()), weights.stat().st_size
+    if wanted > size:
+        raise WeightsError(
+            f"{weights}: {size} bytes cannot hold the {wanted} numbers that config.json describes"
+        )

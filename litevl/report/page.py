@@ -1,5 +1,6 @@
 """A report as a folder that needs nothing else: page, Markdown, tables, figures."""
 
+import functools
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from litevl.errors import DataError
+from litevl.errors import DataError, printable
 from litevl.record import read_strips
 from litevl.report import accounts, combined, tables
 from litevl.report.combined import Judged, folder_name
@@ -24,6 +25,7 @@ from litevl.report.runs import Study, find_studies, load_study, without_folder
 from litevl.report.strips import strip_pictures
 from litevl.report.tables import Cell, Table, kinds_text
 from litevl.report.verdicts import judge_claims, judge_targets
+from litevl.schema import strips_problems
 from litevl.spec_problems import COMBINED
 from litevl.whole import write_bytes
 
@@ -42,6 +44,7 @@ LATEX_SPECIAL = {
     ">": r"\textgreater{}",
 }
 MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]|~])")
+LINE_STARTS = re.compile(r"^(\d*)([.)](?= |$)|[#>=]|[+-](?= ))")  # of headings, quotes and lists
 
 
 # What a profile means for a reader, the first and the last thing on its pages.
@@ -213,6 +216,8 @@ def _pictures(study: Study, warnings: list[str]) -> list[Picture]:
     for run in study.published(study.reference):
         try:
             strips = read_strips(run.path)
+            if strips is not None and (problems := strips_problems(strips, run.arrays or {})):
+                raise DataError(f"{run.path.stem}.strips.npz: damaged: {'; '.join(problems)}")
         except DataError as error:
             warnings.append(without_folder(error, run.path))
             continue
@@ -242,6 +247,7 @@ def _lead(judged: Judged) -> list[str]:
     return lines
 
 
+@functools.cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("litevl.report"),
@@ -250,15 +256,22 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_printable,
     )
     filters: dict[str, Callable[..., Any]] = {"md": markdown, "breakable": breakable}
     environment.filters.update(filters)
     return environment
 
 
+def _printable(value: Any) -> Any:
+    """What a template writes, without letters that turn the order in which a page is read."""
+    return type(value)(printable(value)) if isinstance(value, str) else value
+
+
 def markdown(text: str) -> Markup:
     """Text as Markdown shows it, whatever it holds: no markup, no HTML, one line."""
     plain = MARKDOWN_SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    plain = LINE_STARTS.sub(r"\1\\\2", plain)
     return Markup(plain.replace("&", "&amp;").replace("<", "&lt;"))
 
 
@@ -305,6 +318,7 @@ def _tex_cell(cell: Cell, is_words: bool) -> str:
 
 def _tex(text: str) -> str:
     # A bracket at the start of a row would be taken for the optional argument of \\.
-    escaped = "".join(LATEX_SPECIAL.get(letter, letter) for letter in text)
+    one_line = " ".join(printable(text).split())  # an empty line would end the cell
+    escaped = "".join(LATEX_SPECIAL.get(letter, letter) for letter in one_line)
     escaped = "--" if escaped == "-" else re.sub(r"(?<![\w}])-(?=\d)", "$-$", escaped)
     return "{[}" + escaped[1:] if escaped.startswith("[") else escaped

@@ -1,5 +1,6 @@
 """Checkpoints that are damaged, hostile, changed or something else: refused with a reason."""
 
+import json
 import os
 import pickle
 import re
@@ -8,13 +9,16 @@ import zipfile
 import pytest
 import torch
 from blip_files import blip_state, write_blip
+from safetensors import safe_open
 from safetensors.torch import save_file
+from tiny import WITHOUT_TEMPORAL, tiny_model
 
 from litevl import LiteVLForQuestionAnswering, LiteVLForRetrieval
-from litevl.errors import WeightsError
-from litevl.model.checkpoints import file_sha256, read_checkpoint
+from litevl.errors import SpecError, WeightsError
+from litevl.model.checkpoints import file_sha256, read_checkpoint, save_blip
 
 BLOCK = "visual_encoder.blocks.1"
+STILLS = {**WITHOUT_TEMPORAL, "num_frames": 1, "pooling": "concat"}
 
 
 class Hostile:
@@ -194,3 +198,43 @@ def test_unpickling_asks_torch_for_tensors_only(tmp_path, monkeypatch):
         archive.writestr("data", b"")
     refused(tmp_path / "model.pth")
     assert asked == {"map_location": "cpu", "weights_only": True, "mmap": True}
+
+
+def test_layer_of_a_high_number_does_not_make_a_deep_model(tmp_path):
+    changes = {"visual_encoder.blocks.999999999.norm1.bias": torch.ones(1)}
+    message = refused(changed_file(tmp_path, changes))
+    assert "visual_encoder.blocks.999999999.norm1.bias: no place in the model" in message
+
+
+def test_tensor_that_claims_more_numbers_than_it_holds_is_refused(tmp_path):
+    changes = {"itm_head.bias": torch.ones(1).expand(2**40)}
+    assert "'itm_head.bias' claims more numbers than" in refused(changed_file(tmp_path, changes))
+
+
+def test_metadata_that_speak_of_another_model_than_the_tensors_are_refused(tmp_path):
+    config = tiny_model(**STILLS).config
+    for name, value in (("vision_depth", 10**9), ("text_mlp_width", 10**9), ("vocab_size", "40")):
+        path = tmp_path / "m.safetensors"
+        save_blip(path, tiny_model(**STILLS).state_dict(), config)
+        with safe_open(path, framework="pt") as file:
+            sizes = json.loads(file.metadata()["sizes"]) | {name: value}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        save_file(state, path, metadata={"sizes": json.dumps(sizes)})
+        assert f"{name}: {value!r} in the metadata, " in refused(path)
+
+
+def test_config_json_of_a_larger_model_than_the_weights_is_refused(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for name, value in (("text_depth", 900), ("vocab_size", 10**7)):
+        (tmp_path / "config.json").write_text(json.dumps(config | {name: value}))
+        with pytest.raises(WeightsError, match="bytes cannot hold the"):
+            LiteVLForRetrieval.from_pretrained(tmp_path)
+
+
+def test_size_that_no_model_has_is_refused(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"text_depth": 10**9}))
+    with pytest.raises(SpecError, match="text_depth: expected a whole number from 1 to 1000"):
+        LiteVLForRetrieval.from_pretrained(tmp_path)

@@ -196,6 +196,27 @@ def test_config_json_is_needed(ranker, tmp_path, text):  # noqa: ARG001
         LiteVLForRetrieval.from_blip(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("side", "changes", "reason"),
+    [
+        ("vision_config", {"layer_norm_eps": "1e-6"}, "layer_norm_eps: expected a number"),
+        ("text_config", {"layer_norm_eps": [1]}, "layer_norm_eps: expected a number"),
+        ("text_config", {"num_attention_heads": "3"}, "num_attention_heads: expected a whole"),
+        ("vision_config", {"num_attention_heads": 0}, "num_attention_heads: expected a whole"),
+    ],
+)
+def test_values_of_another_type_in_config_json_are_told(ranker, tmp_path, side, changes, reason):  # noqa: ARG001
+    change_config(tmp_path, side, **changes)
+    with pytest.raises(WeightsError, match=f"config.json is damaged\n  {side}.{reason}"):
+        load_blip(LiteVLForRetrieval, tmp_path, **STILLS)
+
+
+def test_table_of_config_json_that_is_none_is_told(ranker, tmp_path):  # noqa: ARG001
+    (tmp_path / "config.json").write_text('{"vision_config": [1]}')
+    with pytest.raises(WeightsError, match="vision_config: expected a table, got \\[1\\]"):
+        load_blip(LiteVLForRetrieval, tmp_path, **STILLS)
+
+
 # Families without a place
 
 
