@@ -51,14 +51,21 @@ ROUND = (
     "model", "evaluation", "record", "report",
 )  # fmt: skip
 ENDS = {".png": b"IEND", ".html": b"</html>"}
+LOOK_SECONDS = 0.002
 LEFT_SECONDS = 20.0  # for the children of a killed process to notice
 EXIT_SECONDS = 1200.0
 
 
 @dataclass
 class Command:
-    """One `litevl run`: what it was busy with, as it went through the parts above."""
+    """One `litevl run`: what it was busy with, as it went through the parts above.
 
+    Its clock is the work it has done, processor time of its processes: how fast the machine is just
+    now does not matter.
+    """
+
+    process: int
+    now: float = 0.0  # seconds of work
     begun: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, list[float]] = field(default_factory=dict)
     open: list[tuple[str, float]] = field(default_factory=list)
@@ -66,12 +73,19 @@ class Command:
 
     def note(self, line: str) -> None:
         """Take in a line "+part" or "-part"."""
-        part, now = line[1:], time.monotonic()
+        part = line[1:]
         if line[0] == "+":
             self.begun[part] += 1
-            self.open.append((part, now))
+            self.open.append((part, self.now))
             return
-        self.seconds.setdefault(part, []).append(now - self.open.pop()[1])
+        self.seconds.setdefault(part, []).append(self.now - self.open.pop()[1])
+
+    def look(self) -> None:
+        """Read the clock."""
+        with contextlib.suppress(OSError):  # one of them has just ended
+            children = Path(f"/proc/{self.process}/task/{self.process}/children").read_text()
+            processes = [self.process, *map(int, children.split())]
+            self.now = max(self.now, sum(map(processor_seconds, processes)))
 
     @property
     def part(self) -> str:
@@ -89,7 +103,7 @@ def main() -> int:
     rng, hits, problems = random.Random(chosen.seed), Counter[str](), list[str]()
     with TemporaryDirectory(prefix="litevl-kills-") as temporary:
         whole = Path(temporary, "whole")
-        unbroken = command(whole, lambda *_: None)
+        unbroken = command(whole, never)
         if unbroken.exit_code:
             print(f"the unbroken run failed: {(whole / 'log.txt').read_text()}", file=sys.stderr)
             return 1
@@ -131,34 +145,43 @@ def broken_off(
             break  # it is finished
         hits[done.part] += 1
         print(done.part, end=", ", flush=True)
-    done = command(folder, lambda *_: None)
+    done = command(folder, never)
     return problems + ([f"exit code {done.exit_code}"] if done.exit_code else [])
 
 
-Moment = Callable[[Command, float], float | None]
+def processor_seconds(process: int) -> float:
+    """What a process has used so far, by the clock that Linux keeps for it."""
+    return time.clock_gettime(~process << 3 | 2)
+
+
+Moment = Callable[[Command], bool]
 
 
 def moment(part: str, unbroken: Command, rng: random.Random) -> Moment:
     """When to kill: somewhere in a part, all of it as likely.
 
-    Of what is done several times, one of the first third is hit. Half of what it took in the
-    unbroken run is aimed at: continued, or on an idle machine, it takes less. Gives the seconds to
-    wait for once that has begun, None before.
+    Of what is done several times, one of the first is hit, and of training its first half: a run
+    that is continued has less of both. A part that ends too early is followed by the kill at once.
     """
     durations = unbroken.seconds[part]
-    which = rng.randrange(max(1, len(durations) // 3))
-    delay = rng.uniform(0, durations[which] / 2)
+    which = rng.randrange(max(1, len(durations) // 5))
+    delay = rng.uniform(0, durations[which] * (0.5 if part == "training" else 1))
 
-    def seconds_left(running: Command, now: float) -> float | None:
+    def is_now(running: Command) -> bool:
         if running.begun[part] <= which:
-            return None
-        begun = next((at for name, at in running.open if name == part), now - delay)
-        return max(0.0, begun + delay - now)
+            return False
+        begun = next((at for name, at in running.open if name == part), running.now - delay)
+        return running.now >= begun + delay
 
-    return seconds_left
+    return is_now
 
 
-def command(folder: Path, when: Moment | Callable[..., None]) -> Command:
+def never(_running: Command) -> bool:
+    """Not at all."""
+    return False
+
+
+def command(folder: Path, is_now: Moment) -> Command:
     """`litevl run` in the folder, killed when it is time; its children end by themselves."""
     folder.mkdir(exist_ok=True)
     ours, theirs = os.pipe()
@@ -167,23 +190,22 @@ def command(folder: Path, when: Moment | Callable[..., None]) -> Command:
         os.close(ours)
         run_and_exit(folder, theirs)
     os.close(theirs)
-    running, rest, is_killed = Command(), b"", False
+    running, rest, is_killed = Command(child), b"", False
     deadline = time.monotonic() + EXIT_SECONDS
     with os.fdopen(ours, "rb", buffering=0) as pipe:
         while True:
-            left = None if is_killed else when(running, time.monotonic())
-            if left == 0.0 or time.monotonic() > deadline:
+            if select.select([pipe], [], [], LOOK_SECONDS)[0]:
+                running.look()
+                lines = os.read(pipe.fileno(), 1 << 16)
+                if not lines:
+                    break
+                *whole, rest = (rest + lines).split(b"\n")
+                for line in whole:
+                    running.note(line.decode())
+            running.look()
+            if not is_killed and (is_now(running) or time.monotonic() > deadline):
                 os.kill(child, signal.SIGKILL)
                 is_killed = True
-                left = None
-            if not select.select([pipe], [], [], 60.0 if left is None else left)[0]:
-                continue
-            lines = os.read(pipe.fileno(), 1 << 16)
-            if not lines:
-                break
-            *whole, rest = (rest + lines).split(b"\n")
-            for line in whole:
-                running.note(line.decode())
     running.exit_code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     expect_alone(child)
     return running

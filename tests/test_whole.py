@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 from small import small_world
 
 from litevl import whole
@@ -18,6 +19,7 @@ from litevl.data.dataset import FrameStore
 from litevl.data.mini import ensure_world
 from litevl.engine.checkpoint import write_checkpoint
 from litevl.errors import RunError
+from litevl.run import save_model
 from litevl.whole import whole_file, whole_folder, write_bytes
 
 
@@ -140,11 +142,21 @@ def in_a_process_with_small_files(write, num_bytes: int) -> str:
         return pipe.read()
 
 
+class Model:
+    """Its weights take 200 kB."""
+
+    def save_pretrained(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text("{}")
+        save_file({"weight": np.zeros(50_000, np.float32)}, folder / "model.safetensors")
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
         ("checkpoint", "last.pt: the checkpoint cannot be written ("),
         ("record", "record.json: cannot be written (File too large)"),
+        ("model", "model: the trained model cannot be written ("),
         ("frames", "frames: the frame cache cannot be written: File too large"),
         ("world", "world: the mini world cannot be written: File too large"),
     ],
@@ -162,6 +174,7 @@ def test_write_that_the_system_cuts_short_is_one_message_and_leaves_nothing(
     write = {
         "checkpoint": lambda: write_checkpoint(root / "last.pt", {"weight": weights}),
         "record": lambda: write_bytes(root / "record.json", b"x" * 200_000),
+        "model": lambda: save_model(Model(), root / "model"),
         "frames": lambda: FrameStore.open([clip], root / "frames", 200, "pyav", 1, False),
         "world": lambda: ensure_world(root / "world", "msrvtt", small_world(), 1),
     }[kind]
