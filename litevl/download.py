@@ -13,7 +13,8 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from litevl.errors import DataError, LiteVLError, RunError
-from litevl.transfer import CHUNK, alone_with, require_space, state_path, transfer
+from litevl.locks import alone_with
+from litevl.transfer import CHUNK, require_space, state_path, transfer
 from litevl.whole import whole_file
 
 __all__ = ["Fetched", "Known", "checked", "fetch_hub", "fetch_url", "leaves_folder"]

@@ -15,7 +15,8 @@ from typing import IO
 
 from litevl.download import leaves_folder
 from litevl.errors import DataError, RunError
-from litevl.transfer import CHUNK, alone_with, require_space
+from litevl.locks import alone_with
+from litevl.transfer import CHUNK, require_space
 
 __all__ = ["Extracted", "extract", "extracted"]
 

@@ -11,6 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -55,6 +56,11 @@ def alone(path: Path, title: str) -> Iterator[None]:
             logger.info("%s: waiting for %s", title, holder(path))
             is_told = True
         time.sleep(POLL_SECONDS)
+
+
+def alone_with(path: Path) -> AbstractContextManager[None]:
+    """Keep other processes from making the same file or folder, by a hidden lock file beside it."""
+    return alone(path.with_name(f".{path.name}.lock"), str(path))
 
 
 def holder(path: Path) -> str:

@@ -1,6 +1,5 @@
 """One file over HTTP: written beside its name, and continued where an earlier try broke off."""
 
-import contextlib
 import http.client
 import json
 import logging
@@ -11,17 +10,14 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from filelock import FileLock, Timeout
-
 from litevl import __version__
 from litevl.errors import DataError, RunError
 
-__all__ = ["CHUNK", "alone_with", "require_space", "state_path", "transfer"]
+__all__ = ["CHUNK", "require_space", "state_path", "transfer"]
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +26,6 @@ BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # waited before the second try, th
 PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504)  # may be gone at the next try
 CHUNK = 1 << 20
 SPARE_BYTES = 64 << 20  # left free on the disk, for records and the system
-PATIENCE_SECONDS = 1.0  # waited for another process without saying so
 
 
 def transfer(
@@ -176,25 +171,6 @@ def _copy(response: Any, part: Path, start: int, num_bytes: int | None, progress
         raise _InterruptedError(
             f"the connection broke after {_size(part):,} of {num_bytes:,} bytes"
         )
-
-
-@contextlib.contextmanager
-def alone_with(path: Path) -> Iterator[None]:
-    """Keep other processes from fetching or unpacking to `path`; wait while one is at it.
-
-    The lock, a hidden file beside it, ends with the process that holds it, however that ends.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=PATIENCE_SECONDS)
-    except Timeout:
-        log.warning("%s: another process is at work on it; waiting until it is done", path)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def require_space(folder: Path, num_bytes: int) -> None:

@@ -19,7 +19,7 @@ from litevl.data.fingerprint import HASH_FILE, file_hash, file_hashes
 from litevl.data.processes import Failure
 from litevl.data.video import Frames, Indices, decoder_versions, expect_decoder, read_frames
 from litevl.errors import DataError, RunError, ShapeError
-from litevl.locks import alone
+from litevl.locks import alone_with
 from litevl.whole import whole_folder
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class FrameStore:
         is_new = places is None
         if places is None:
             try:
-                with alone(folder / f".{store.name}.lock", str(store)):
+                with alone_with(store):
                     if _read_places(store, size_px) is None:  # nobody else was faster
                         jobs = [DecodeJob(str(i), clip.path) for i, clip in enumerate(clips)]
                         reading = (size_px, decoder, num_workers, DECODE_SECONDS, progress)

@@ -19,7 +19,7 @@ from litevl.data.sources import Source, Sources
 from litevl.download import Fetched, Known, checked, fetch_hub, fetch_url
 from litevl.errors import DataError, LiteVLError, RunError
 from litevl.extract import Extracted, extract, extracted
-from litevl.transfer import alone_with
+from litevl.locks import alone_with
 from litevl.whole import write_bytes
 
 __all__ = ["Outcome", "accept_licence", "fetch", "is_licence_accepted"]

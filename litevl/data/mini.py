@@ -43,7 +43,7 @@ from litevl.data.scenes import (
     render,
 )
 from litevl.errors import DataError, RunError
-from litevl.locks import alone
+from litevl.locks import alone_with
 from litevl.whole import whole_folder
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def ensure_world(
     if _read_marker(root) == wanted:
         return
     try:
-        with alone(root.with_name(f".{root.name}.lock"), str(root)):
+        with alone_with(root):
             found = _read_marker(root)
             if found == wanted:  # somebody else was faster
                 return

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -197,7 +198,7 @@ def test_file_of_the_hub_that_is_there_is_checked_without_it(source, tmp_path):
 
 
 def test_two_that_write_down_what_they_fetched_lose_nothing(source, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(litevl.transfer, "PATIENCE_SECONDS", 0)
+    caplog.set_level(logging.INFO, "litevl.locks")
     is_at_it, goes_on = threading.Event(), threading.Event()
     write = litevl.data.fetch.write_bytes
 
