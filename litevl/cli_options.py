@@ -33,7 +33,7 @@ def add_selection(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--subset", type=count, metavar="N",
         help="only the first N clips of each split, in the order of the annotation files, with all "
-        "their captions or questions; the records will say comparable: false",
+        "their captions, or their first five questions; the records will say comparable: false",
     )  # fmt: skip
     sub.add_argument(
         "--max-steps", type=count, metavar="N",

@@ -291,7 +291,8 @@ def test_help_of_run_says_what_a_subset_is(capsys):
     words = " ".join(capsys.readouterr().out.split())
     assert (
         "--subset N only the first N clips of each split, in the order of the annotation files, "
-        "with all their captions or questions; the records will say comparable: false"
+        "with all their captions, or their first five questions; the records will say comparable: "
+        "false"
     ) in words
 
 
