@@ -217,7 +217,7 @@ def test_answer_list_outside_the_root_is_refused_by_the_spec_and_by_the_loader(t
 
 def test_data_and_weights_may_lie_anywhere(tmp_path):
     def move(spec):
-        spec["profile"]["paper"]["data"]["root"] = "/mnt/sets/../msrvtt"
+        spec["profile"]["paper"]["data"]["root"] = "/volume/../msrvtt"
         spec["profile"]["paper"]["model"]["weights"] = "../weights/model.pth"
 
     load_spec(changed_spec(tmp_path, move))

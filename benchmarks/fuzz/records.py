@@ -147,7 +147,7 @@ def change_arrays(arrays: dict[str, np.ndarray], key: str, rng: random.Random) -
     if change == 0:
         del arrays[key]
     elif change == 1:
-        arrays[rng.choice(["x", "../../canary", "answer_list", "top", "é"])] = arrays.pop(key)
+        arrays[rng.choice(["x", "../../canary", "answer_list", "top", "\u00e9"])] = arrays.pop(key)
     elif change == 2:
         kind = rng.choice(["f8", "f2", "i8", "u1", "c16", "U5", "S5", "M8[s]", "?", ">i4"])
         arrays[key] = np.zeros(array.shape, kind)

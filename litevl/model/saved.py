@@ -75,5 +75,6 @@ def expect_as_large(model_class: type[Saved], config: LiteVLConfig, weights: Pat
     wanted, size = sum(each.numel() for each in model.parameters()), weights.stat().st_size
     if wanted > size:
         raise WeightsError(
-            f"{weights}: {size} bytes cannot hold the {wanted} numbers that config.json describes"
+            f"{weights}: {size} bytes cannot hold the {wanted} numbers that config.json describes\n"
+            "  The file is cut short, or config.json is another model's: get both again."
         )

@@ -16,7 +16,7 @@ from benchmarks.fuzz.workers import Kind, rng_of
 from litevl.errors import DataError
 
 # As many as take a few seconds. Records and checkpoints take longer: `python -m benchmarks.fuzz`.
-QUICK = {"specs": 200, "annotations": 60}
+QUICK = {"specs": 60, "annotations": 20}
 
 
 class Code:

@@ -254,12 +254,20 @@ def test_tensor_that_the_file_lacks_is_not_left_random(tmp_path):
         LiteVLForRetrieval.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"not safetensors"])
-def test_missing_or_damaged_weights_are_named(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "the weights cannot be loaded"),
+        (b"", "0 bytes cannot hold the [0-9]+ numbers that config.json describes"),
+        (b"not safetensors" * 10_000, "the weights cannot be loaded"),
+    ],
+    ids=["missing", "empty", "something else"],
+)
+def test_missing_or_damaged_weights_are_named(tmp_path, content, reason):
     tiny_model().save_pretrained(tmp_path)
     path = tmp_path / "model.safetensors"
     path.unlink() if content is None else path.write_bytes(content)
-    with pytest.raises(WeightsError, match="the weights cannot be loaded"):
+    with pytest.raises(WeightsError, match=reason):
         LiteVLForRetrieval.from_pretrained(tmp_path)
 
 
