@@ -73,6 +73,11 @@ def execute_plan(
     records, options = output / "records", Options(subset, allow_missing, rerun, reason)
     left = group.on_main(lambda: left_of(runs, output, rerun))
     num_left, num_before = len(left.runs), len(runs) - len(left.runs)
+    if group.is_main:  # one that was killed between its record and this has left them
+        is_left = {run.id for run in left.runs}
+        for run in runs:
+            if run.id not in is_left:
+                remove_checkpoints(output / "runs" / run.id)
     headline = f"{spec.name}, profile {chosen} ({reason})"
     say = print if group.is_main else silence
     say(f"{headline}: {len(runs)} runs, {num_before} done before", flush=True)

@@ -322,6 +322,15 @@ def test_ctrl_c_in_training_keeps_finished_runs_and_the_same_command_continues(
 
 
 @pytest.mark.usefixtures("no_report")
+def test_checkpoints_that_a_killed_process_left_of_a_finished_run_go(small, tmp_path):
+    assert run(small / "spec.toml", tmp_path, *FULL) == 0
+    (folder,) = (path for path in (tmp_path / "runs").iterdir() if path.is_dir())
+    (folder / "last.pt").write_bytes(b"left")
+    assert run(small / "spec.toml", tmp_path, *FULL) == 0
+    assert [path.name for path in folder.iterdir()] == ["model"]
+
+
+@pytest.mark.usefixtures("no_report")
 def test_compiled_encoders_learn_the_same(spec, small, tmp_path, monkeypatch):
     """Traced by torch.compile but not turned into kernels, which would take a C++ compiler."""
     compiled, compile_module = [], torch.nn.Module.compile

@@ -126,7 +126,7 @@ def remove_checkpoints(folder: Path) -> None:
     """Delete what a finished run does not need any more; its trained model stays, in `model/`."""
     for pattern in ("*.pt", ".*.pt.*.tmp"):
         for path in folder.glob(pattern):
-            path.unlink()
+            path.unlink(missing_ok=True)  # another process may be at it
 
 
 def expect_same_settings(stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:

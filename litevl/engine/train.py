@@ -125,11 +125,13 @@ def train(
         ) as bar,
         held_back(),
     ):
-        while place.step < total:
+        while place.step < total or place.batch:  # an epoch is ended after its last step, too
             if not place.batch:
                 torch.manual_seed(dropout_seed(seed, place, group.rank))
                 generator.manual_seed(stream_seed(seed, place.epoch))
             for batch in objective.batches(place.epoch, place.batch):
+                if place.step == total:
+                    break
                 factor = learning_rate_factor(place.step, total, options.warmup_fraction)
                 for group_of_parameters in optimizer.param_groups:
                     group_of_parameters["lr"] = group_of_parameters["peak_lr"] * factor
@@ -160,8 +162,6 @@ def train(
                     kept.save(place)
                 if told.stop:
                     raise Preempted
-                if place.step == total:
-                    break
             place = Place(place.epoch + 1, 0, place.step)
             point = objective.validate()
             if point:

@@ -142,3 +142,27 @@ def test_checkpoint_of_other_settings_or_clips_is_not_continued(settings_of, cli
         trained(settings, clips, tmp_path, other)
     with pytest.raises(RunError, match="clips or annotations changed"):
         trained(settings, clips, tmp_path, identity | {"fingerprint": "b"})
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+@pytest.mark.parametrize("dataset", ["msrvtt", "msvd-qa"])
+def test_run_broken_off_between_an_epochs_last_step_and_its_validation_equals_the_unbroken_one(
+    settings_of, clips, tmp_path, dataset, epoch
+):
+    settings = settings_of(dataset, select="best-validation")
+    whole, history = trained(settings, clips, tmp_path / "whole")
+    objective, called = new_objective(settings, clips), []
+    validate = objective.validate
+
+    def broken():
+        called.append(1)
+        if len(called) == epoch:
+            raise KeyboardInterrupt
+        return validate()
+
+    objective.validate = broken
+    with pytest.raises(KeyboardInterrupt):
+        train(objective, settings.train, 0, None, tmp_path / "broken", "test")
+    resumed, history_of_resumed = trained(settings, clips, tmp_path / "broken")
+    assert same_state(resumed, whole)
+    assert history_of_resumed == history
