@@ -128,8 +128,11 @@ def submit_tasks(tasks: Sequence[Task], needs: Needs, folder: Path) -> list[Job[
         "slurm_additional_parameters": needs.slurm,
         **({"gpus_per_node": needs.gpus} if needs.gpus else {}),
     }
+    # A folder for each job, but on this machine: there submitit may start a job before its folder.
+    own = folder / "%j" if needs.executor == "slurm" else folder
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        executor = submitit.AutoExecutor(folder / "%j", cluster=needs.executor)
+        executor = submitit.AutoExecutor(own, cluster=needs.executor)
         executor.update_parameters(**given)
         with executor.batch():
             return [executor.submit(task) for task in tasks]
