@@ -25,7 +25,10 @@ from litevl.spec import task_of
 MOMENTUM = {"momentum_encoder": True, "momentum": 0.9, "queue_size": 24, "distillation_alpha": 0.4}
 BATCH = {"epochs": 8, "batch_size": 8, "select": "best-validation", "precision": "fp32"}
 UNEVEN = {"batch_size": 12}  # 16 clips: the second batch of an epoch has 4
+# 16 clips: the second batch has 1, so that of three processes two have nothing of it.
+IDLE = {"batch_size": 15, "group_by_source": False}
 CASES = {
+    "idle": ("msrvtt", IDLE),
     "retrieval": ("msrvtt", {}),
     "uneven": ("msrvtt", UNEVEN),
     "momentum": ("msrvtt", MOMENTUM),

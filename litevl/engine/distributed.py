@@ -10,6 +10,7 @@ dropout has a random stream of its own in each.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -163,7 +164,15 @@ def join_group() -> Group:
     is_launched = "LOCAL_RANK" in os.environ
     options = {"timeout": PATIENCE} if is_launched else {}
     state = PartialState(cpu=not torch.cuda.is_available(), **options)
+    if distributed.is_initialized():
+        atexit.register(leave_group)
     return Group(state.process_index, state.num_processes, state.device)
+
+
+def leave_group() -> None:
+    """End the connections: threads that still serve them at exit can abort the process."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def rows_at_once(batch_size: int, device_batch_size: int | None, group: Group) -> int:
