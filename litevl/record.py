@@ -42,6 +42,7 @@ __all__ = [
     "hardware",
     "package_versions",
     "read_arrays",
+    "read_json",
     "read_plan",
     "read_record",
     "read_strips",
@@ -112,12 +113,12 @@ def write_plan(folder: Path, profile: str, plan: PlanFile | Mapping[str, Any]) -
 
 def read_record(path: Path) -> Record:
     """The record in a JSON file. DataError, naming the file, if it is not a whole record."""
-    return _read_json(path, Record)
+    return read_json(path, Record)
 
 
 def read_plan(path: Path) -> PlanFile:
     """The plan in a `<profile>.plan.json`. DataError, naming the file, if it is not one."""
-    return _read_json(path, PlanFile)
+    return read_json(path, PlanFile)
 
 
 def read_arrays(path: Path) -> Arrays:
@@ -158,7 +159,8 @@ def _as_npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     return buffer.getvalue()
 
 
-def _read_json(path: Path, model: type[AnyPart]) -> AnyPart:
+def read_json(path: Path, model: type[AnyPart]) -> AnyPart:
+    """The part in a JSON file. DataError, naming the file and the first problem, if it is none."""
     way_out = "Move the file away and run again to make a new one."
     try:
         return model.model_validate_json(path.read_bytes())
@@ -199,12 +201,12 @@ def _read_npz(path: Path, suffix: str) -> Arrays:
     return arrays
 
 
-def code_state(repo: Path) -> dict[str, Any]:
+def code_state(repo: Path, *more: str) -> dict[str, Any]:
     """What code runs: {"version", "commit", "dirty"}, for `Code`.
 
     repo: the folder that holds the package `litevl`. Outside git, `commit` is "source:" and a hash
     of the package's Python files, which names the code as exactly. dirty: the package or the
-    reproductions differ from the commit; other files cannot change a number.
+    reproductions differ from the commit, or one of `more`; other files cannot change a number.
     """
     version = _version("litevl") or "not installed"
     tracked = _output_of("git", "-C", str(repo), "ls-files", "litevl/__init__.py")
@@ -216,7 +218,7 @@ def code_state(repo: Path) -> dict[str, Any]:
         return {"version": version, "commit": f"source:{digest.hexdigest()[:40]}", "dirty": False}
     changes = _output_of(
         *("git", "--no-optional-locks", "-C", str(repo)),
-        *("status", "--porcelain", "--", "litevl", "reproductions"),
+        *("status", "--porcelain", "--", "litevl", "reproductions", *more),
     )
     return {"version": version, "commit": commit, "dirty": changes != ""}
 
