@@ -1,0 +1,299 @@
+"""What LiteVL is timed against: straightforward, with our model's weights.
+
+Legend: G clips, Q captions, k candidates, T frames, N patches, S tokens of a clip, W words,
+D width, B pairs in a batch, K queue entries, E embedding width.
+
+Transcribed from what is known of BLIP's retrieval code (salesforce/BLIP, blip_retrieval.py, med.py,
+eval_retrieval_video.py), in our words and with our modules as holders of the weights. All start
+from a clip's raw tokens, `model.visual_encoder(frames)`: (G, T, 1 + N, D).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import TimesformerConfig, TimesformerModel
+
+from litevl.model.config import LiteVLConfig
+from litevl.model.litevl import LiteVLForRetrieval, TextFeatures
+from litevl.model.losses import MAX_TEMPERATURE, MIN_TEMPERATURE
+from litevl.model.text import AttentionHeads, TextEncoder, TextLayer
+from litevl.model.tokenizer import Tokens
+
+NOT_RANKED = -100.0  # BLIP's score of all that is not among the k
+MASKED = -10_000.0  # what BLIP's text side adds where a word may not be seen
+BLIP_QUEUE_ID = -100  # BLIP's id of queue entries that nothing was written to
+
+
+# Re-ranking
+
+
+def blip_reranked(
+    model: LiteVLForRetrieval,
+    tokens: Tensor,
+    similarity: Tensor,
+    text: TextFeatures,
+    k: int,
+    captions: Sequence[int],
+) -> Tensor:
+    """Scores (len(captions), G) as BLIP's video evaluation computes them, caption by caption.
+
+    tokens: (G, T, 1 + N, D). similarity: (Q, G). text: of all Q captions, padded to one length. All
+    tokens of all frames of the k clips are the cross-encoder's source, projected anew for each
+    pair, and the attention is written out.
+    """
+    sequences = tokens.flatten(1, 2)  # (G, T * (1 + N), D)
+    scores = torch.full((len(captions), len(tokens)), NOT_RANKED, device=tokens.device)
+    for row, caption in enumerate(captions):
+        top = similarity[caption].topk(k)
+        ids, mask = _of_pairs(model, text, caption, k)
+        hidden = eager_text(model.text_encoder, ids, mask, sequences[top.indices])  # (k, W, D)
+        logits = model.itm_head(hidden[:, 0])[:, 1]
+        scores[row, top.indices] = logits.float() + top.values.float()
+    return scores
+
+
+def straightforward_reranked(
+    model: LiteVLForRetrieval,
+    tokens: Tensor,
+    similarity: Tensor,
+    text: TextFeatures,
+    k: int,
+    captions: Sequence[int],
+) -> Tensor:
+    """The same by text-dependent pooling, done again for every pair; shapes as above.
+
+    The weighted tokens of the k clips are made, and the cross-encoder looks at them by SDPA.
+    """
+    scores = torch.full((len(captions), len(tokens)), NOT_RANKED, device=tokens.device)
+    for row, caption in enumerate(captions):
+        top = similarity[caption].topk(k)
+        ids, mask = _of_pairs(model, text, caption, k)
+        cls = text.cls[caption].expand(k, -1)
+        source = pooled_by_text(model, tokens[top.indices], cls)
+        hidden = model.text_encoder(ids, mask, source)
+        logits = model.itm_head(hidden[:, 0])[:, 1]
+        scores[row, top.indices] = logits.float() + top.values.float()
+    return scores
+
+
+def _of_pairs(
+    model: LiteVLForRetrieval, text: TextFeatures, caption: int, k: int
+) -> tuple[Tensor, Tensor]:
+    """A caption's ids, begun with [ENC], and mask, once for each clip: (k, W) both."""
+    ids = text.input_ids[caption].repeat(k, 1)
+    ids[:, 0] = model.encode_token_id
+    return ids, text.attention_mask[caption].repeat(k, 1)
+
+
+def pooled_by_text(model: LiteVLForRetrieval, tokens: Tensor, cls: Tensor) -> Tensor:
+    """Each clip as its caption sees it: (B, 1 + T + N, D).
+
+    tokens: (B, T, 1 + N, D). cls: (B, D), of the captions.
+    """
+    patches = tokens[:, :, 1:]
+    parts = [tokens[:, :, 0].mean(dim=1, keepdim=True)]
+    query = cls
+    if model.config.pooling_space == "projected":
+        query = model.text_proj(cls)
+    for part in (patches.mean(dim=2), patches.mean(dim=1)):  # (B, T, D), (B, N, D)
+        seen = model.vision_proj(part) if model.config.pooling_space == "projected" else part
+        cosine = F.cosine_similarity(seen, query[:, None], dim=-1)
+        weights = part.shape[1] * (cosine / model.config.pooling_temperature).softmax(dim=-1)
+        parts.append(part * weights[..., None].to(part.dtype))
+    return torch.cat(parts, dim=1)
+
+
+# BLIP's text side with its attention written out
+
+
+def eager_text(
+    encoder: TextEncoder, input_ids: Tensor, attention_mask: Tensor, source: Tensor | None
+) -> Tensor:
+    """The last layer's words (B, W, D). source: (B, S, D), None for the text alone."""
+    added = (1.0 - attention_mask.float())[:, None, None, :] * MASKED  # (B, 1, 1, W)
+    none = None if source is None else torch.zeros(source.shape[:2], device=source.device)
+    x: Tensor = encoder.embeddings(input_ids)
+    for layer in encoder.encoder.layer:
+        assert isinstance(layer, TextLayer)
+        own, across = layer.attention, layer.crossattention
+        x = own.output(eager_attention(own.self, x, x, added), x)
+        if source is not None and none is not None:
+            x = across.output(eager_attention(across.self, x, source, none[:, None, None]), x)
+        x = layer.output(layer.intermediate(x), x)
+    return x
+
+
+def eager_attention(heads: AttentionHeads, x: Tensor, source: Tensor, added: Tensor) -> Tensor:
+    """softmax(Q K^T / sqrt(d) + added) V with every step's result kept: (B, W, D).
+
+    x: (B, W, D). source: (B, S, D). added: (B, 1, 1, S).
+    """
+    query, key, value = (
+        part.unflatten(-1, (heads.num_heads, -1)).permute(0, 2, 1, 3)  # (B, H, W or S, D/H)
+        for part in (heads.query(x), heads.key(source), heads.value(source))
+    )
+    scores = torch.matmul(query, key.transpose(-1, -2)) / query.shape[-1] ** 0.5 + added
+    weights = F.dropout(scores.softmax(dim=-1), heads.dropout, heads.training)
+    return torch.matmul(weights, value).permute(0, 2, 1, 3).flatten(2)
+
+
+# BLIP's training step
+
+
+class BlipStep(nn.Module):
+    """BLIP's retrieval fine-tuning step with clips for images, forward and backward.
+
+    Momentum encoders move first, then come the unimodal passes of both, the contrastive loss
+    against momentum features and queue, and two passes of the cross-encoder: the B pairs, then
+    their 2 B hard negatives. The video encoder is LiteVL's on both sides of a comparison.
+    """
+
+    queue_video: Tensor  # (E, K)
+    queue_text: Tensor  # (E, K)
+    queue_ids: Tensor  # (K,)
+
+    def __init__(
+        self,
+        model: LiteVLForRetrieval,
+        queue_size: int,
+        momentum: float,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.model, self.momentum, self.generator = model, momentum, generator
+        self.slow = copy.deepcopy(model).requires_grad_(False)
+        width, self.place = model.config.embed_width, 0
+        for name in ("queue_video", "queue_text"):
+            noise = torch.randn(width, queue_size, generator=generator)
+            self.register_buffer(name, F.normalize(noise, dim=0))
+        self.register_buffer("queue_ids", torch.full((queue_size,), BLIP_QUEUE_ID))
+
+    def backward(
+        self, frames: Tensor, tokens: Tokens, ids: Tensor, alpha: float
+    ) -> dict[str, Tensor]:
+        """Add the gradients of both losses; returns them, as {"vtc": (), "vtm": ()}.
+
+        frames: (B, T, 3, H, W). tokens: (B, W), padded to one length. ids: (B,) clip of each pair.
+        """
+        with torch.no_grad():
+            self.model.temp.clamp_(MIN_TEMPERATURE, MAX_TEMPERATURE)
+        video = self.model.visual_encoder(frames)  # (B, T, 1 + N, D)
+        video_feature = video_features(self.model, video)  # (B, E)
+        text_feature = text_features(self.model, tokens)
+        contrast, towards_text, towards_video = self._contrast(
+            video_feature, text_feature, frames, tokens, ids, alpha
+        )
+        match = self._match(video.flatten(1, 2), tokens, ids, towards_text, towards_video)
+        (contrast + match).backward()  # type: ignore[no-untyped-call]
+        return {"vtc": contrast.detach(), "vtm": match.detach()}
+
+    def _contrast(
+        self,
+        video: Tensor,
+        text: Tensor,
+        frames: Tensor,
+        tokens: Tokens,
+        ids: Tensor,
+        alpha: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The contrastive loss, and similarities (B, B) from which negatives are drawn."""
+        temp = self.model.temp
+        with torch.no_grad():
+            for slow, fast in zip(self.slow.parameters(), self.model.parameters(), strict=True):
+                slow.copy_(slow * self.momentum + fast * (1.0 - self.momentum))
+            slow_video = video_features(self.slow, self.slow.visual_encoder(frames))
+            slow_text = text_features(self.slow, tokens)
+            all_video = torch.cat([slow_video.T, self.queue_video], dim=1)  # (E, B + K)
+            all_text = torch.cat([slow_text.T, self.queue_text], dim=1)
+            same = (ids[:, None] == torch.cat([ids, self.queue_ids])[None]).float()
+            hard = same / same.sum(dim=1, keepdim=True)  # (B, B + K)
+            soft_v2t = (slow_video @ all_text / temp).softmax(dim=1)
+            soft_t2v = (slow_text @ all_video / temp).softmax(dim=1)
+            targets_v2t = alpha * soft_v2t + (1 - alpha) * hard
+            targets_t2v = alpha * soft_t2v + (1 - alpha) * hard
+        v2t, t2v = video @ all_text / temp, text @ all_video / temp
+        loss_v2t = -(v2t.log_softmax(dim=1) * targets_v2t).sum(dim=1).mean()
+        loss_t2v = -(t2v.log_softmax(dim=1) * targets_t2v).sum(dim=1).mean()
+        self._enqueue(slow_video, slow_text, ids)
+        with torch.no_grad():
+            near = video @ text.T / temp  # (B, B)
+        return (loss_v2t + loss_t2v) / 2, near, near.T
+
+    @torch.no_grad()
+    def _enqueue(self, video: Tensor, text: Tensor, ids: Tensor) -> None:
+        end = self.place + len(ids)
+        self.queue_video[:, self.place : end] = video.T
+        self.queue_text[:, self.place : end] = text.T
+        self.queue_ids[self.place : end] = ids
+        self.place = end % len(self.queue_ids)
+
+    def _match(
+        self,
+        video: Tensor,
+        tokens: Tokens,
+        ids: Tensor,
+        towards_text: Tensor,
+        towards_video: Tensor,
+    ) -> Tensor:
+        """The matching loss over B pairs, then over 2 B hard negatives. video: (B, S, D)."""
+        encoder, mask = self.model.text_encoder, tokens.attention_mask
+        words = tokens.input_ids.clone()
+        words[:, 0] = self.model.encode_token_id
+        positive = eager_text(encoder, words, mask, video)[:, 0]
+        clips = self._drawn(towards_video, ids)
+        captions = self._drawn(towards_text, ids)
+        some_video = torch.stack([video[clip] for clip in clips])
+        some_words = torch.stack([words[caption] for caption in captions])
+        some_mask = torch.stack([mask[caption] for caption in captions])
+        negative = eager_text(
+            encoder,
+            torch.cat([words, some_words]),
+            torch.cat([mask, some_mask]),
+            torch.cat([some_video, video]),
+        )[:, 0]
+        logits = self.model.itm_head(torch.cat([positive, negative]))  # (3 B, 2)
+        labels = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+        labels[: len(ids)] = 1
+        return F.cross_entropy(logits.float(), labels)
+
+    def _drawn(self, similarity: Tensor, ids: Tensor) -> list[int]:
+        """For each row a column of another clip, drawn with probability softmax(similarity)."""
+        weights = similarity.float().softmax(dim=1)
+        weights = weights.masked_fill(ids[:, None] == ids[None], 0.0).cpu()
+        return [int(torch.multinomial(row, 1, generator=self.generator)) for row in weights]
+
+
+def video_features(model: LiteVLForRetrieval, tokens: Tensor) -> Tensor:
+    """normalize(mean over frames of vision_proj(CLS)): (B, E). tokens: (B, T, 1 + N, D)."""
+    return F.normalize(model.vision_proj(tokens[:, :, 0]).mean(dim=1).float(), dim=-1)
+
+
+def text_features(model: LiteVLForRetrieval, tokens: Tokens) -> Tensor:
+    """normalize(text_proj(CLS)) of the text alone: (B, E)."""
+    words = eager_text(model.text_encoder, tokens.input_ids, tokens.attention_mask, None)
+    return F.normalize(model.text_proj(words[:, 0]).float(), dim=-1)
+
+
+# Video encoder
+
+
+def timesformer(config: LiteVLConfig) -> TimesformerModel:
+    """transformers' TimeSformer of our video encoder's sizes, random weights, divided attention."""
+    sizes = TimesformerConfig(
+        image_size=config.image_size_px,
+        patch_size=config.patch_size_px,
+        num_frames=config.num_frames,
+        hidden_size=config.vision_width,
+        num_hidden_layers=config.vision_depth,
+        num_attention_heads=config.vision_heads,
+        intermediate_size=4 * config.vision_width,
+        attention_type="divided_space_time",
+    )
+    model = TimesformerModel(sizes)
+    model.train(False)
+    return model
