@@ -8,9 +8,9 @@ Legend: B clips or pairs, T frames, K tokens, W words.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
@@ -21,11 +21,10 @@ from torch import Tensor
 
 import litevl.engine.retrieval
 import litevl.metrics
-import litevl.model.litevl
-import litevl.model.question_answering
+import litevl.model.pooling
 from litevl.engine.clips import ClipSet
 from litevl.model.losses import matching_loss
-from litevl.model.text import TextEncoder
+from litevl.model.text import Source, TextEncoder
 from litevl.model.vision import Block, TemporalScale
 from litevl.tasks import Task
 
@@ -62,18 +61,15 @@ def scale_stuck(at: float) -> Patch:
     return mock.patch.object(TemporalScale, "forward", forward)
 
 
-@contextmanager
-def pooling_uniform() -> Iterator[None]:
+def pooling_uniform() -> Patch:
     """All tokens weigh the same, as in mean pooling."""
 
-    def text_weights(tokens: Tensor, _text: Tensor, _temperature: float) -> Tensor:
-        return torch.ones(tokens.shape[:2], device=tokens.device)  # (B, K)
+    def text_weights(
+        tokens: Tensor, text: Tensor, _temperature: float, _row: Tensor | None
+    ) -> Tensor:
+        return torch.ones(len(text), tokens.shape[1], device=tokens.device)  # (B, K)
 
-    with (
-        mock.patch.object(litevl.model.litevl, "text_weights", text_weights),
-        mock.patch.object(litevl.model.question_answering, "text_weights", text_weights),
-    ):
-        yield
+    return mock.patch.object(litevl.model.pooling, "text_weights", text_weights)
 
 
 def matching_labels_swapped() -> Patch:
@@ -116,12 +112,12 @@ def padding_seen() -> Patch:
         encoder: TextEncoder,
         input_ids: Tensor,
         attention_mask: Tensor,
-        source: Tensor | None = None,
-        source_mask: Tensor | None = None,  # noqa: ARG001
-        is_causal: bool = False,
+        source: Source | None = None,
+        **options: bool,
     ) -> Tensor:
         everything = torch.ones_like(attention_mask)
-        return encode(encoder, input_ids, everything, source, None, is_causal)
+        source = None if source is None else replace(source, mask=None)
+        return encode(encoder, input_ids, everything, source, **options)
 
     return mock.patch.object(TextEncoder, "forward", forward)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -47,7 +48,8 @@ class Counts:
     """Operations of single forward passes."""
 
     clip: int  # the video encoder, once per clip
-    text: int  # a caption alone, or a question grounded in its clip
+    read: int  # the clip's keys and values, once per clip however many texts look at them
+    text: int  # a caption alone, or a question grounded in its clip and what answers read of it
     pair: int  # the cross-encoder, or one answer to a grounded question
     start: int  # what pre-selects the answers to a question; 0 for retrieval
     parameters: int
@@ -64,13 +66,31 @@ def count(model: Model, text_tokens: int, answer_tokens: int, device: torch.devi
         if isinstance(model, LiteVLForRetrieval):
             video, of_clip = counted(lambda: model.encode_video(frames))
             words, of_text = counted(lambda: model.encode_text(text.input_ids, text.attention_mask))
-            _, of_pair = counted(lambda: model.match(video, words))
-            return Counts(of_clip, of_text, of_pair, 0, parameters)
-        tokens, of_clip = counted(lambda: model.visual_encoder(frames))
-        asked, of_text = counted(lambda: model.ground(tokens, text))
-        _, of_pair = counted(lambda: model.answer_losses(asked, answer, 0.0))
-        _, of_start = counted(lambda: model.next_words(asked, start))
-        return Counts(of_clip, of_text, of_pair, of_start, parameters)
+            read, of_pair = shared_and_own(
+                lambda row: model.match(video, words.select(row), row), device
+            )
+            return Counts(of_clip, read, of_text, of_pair, 0, parameters)
+        clip, of_clip = counted(lambda: model.encode_video(frames))
+        read, of_text = shared_and_own(
+            lambda row: model.ground(clip, text.select(row), row), device
+        )
+        asked = model.ground(clip, text)
+        read_of_text, of_pair = shared_and_own(
+            lambda row: model.answer_losses(asked.seen(row), answer.select(row), 0.0), device
+        )
+        _, of_start = shared_and_own(
+            lambda row: model.next_words(asked.seen(row), start.select(row)), device
+        )
+        return Counts(of_clip, read, of_text + read_of_text, of_pair, of_start, parameters)
+
+
+def shared_and_own(step: Callable[[Tensor], object], device: torch.device) -> tuple[int, int]:
+    """Operations that texts which see the same share, and those of each; step: from their rows."""
+    one, two = (
+        counted(partial(step, torch.zeros(num, dtype=torch.long, device=device)))[1]
+        for num in (1, 2)
+    )
+    return 2 * one - two, two - one
 
 
 def counted(step: Callable[[], Result]) -> tuple[Result, int]:
@@ -148,13 +168,13 @@ def train_flops(settings: Resolved, one: Counts) -> tuple[int, float]:
     if task_of(settings.data.dataset) == "retrieval":
         num_items, num_clips = expected.train_clips, float(expected.train_clips)
         # One hard caption and one hard clip beside each pair.
-        forward = num_clips * (one.clip + one.text + 3 * one.pair)
+        forward = num_clips * (one.clip + one.read + one.text + 3 * one.pair)
         teacher = num_clips * (one.clip + one.text) if options.momentum_encoder else 0.0
         validation = expected.validation_clips * float(one.clip + one.text)
     else:
         num_items = expected.train_questions or 0
         num_clips = clips_encoded(settings, num_items)
-        forward = num_clips * one.clip + num_items * (one.text + one.pair)
+        forward = num_clips * (one.clip + one.read) + num_items * (one.text + one.pair)
         teacher, validation = 0.0, evaluation_flops(settings, one, "validation")
     again = num_clips * one.clip if options.recompute else 0.0
     steps = options.epochs * -(-num_items // options.batch_size)
@@ -187,10 +207,13 @@ def evaluation_flops(
     k = options.rerank_k
     if task_of(settings.data.dataset) == "retrieval":
         pairs = min((k if is_shuffled else 2 * k) * num_clips, num_clips**2)
-        pairs = 0 if options.score == "itc-only" else pairs
-        return float(num_clips * (one.clip + one.text) + pairs * one.pair)
+        encoding = num_clips * (one.clip + one.text)
+        if options.score == "itc-only":
+            return float(encoding)
+        return float(encoding + num_clips * one.read + pairs * one.pair)
     num_questions = expected[f"{split}_questions"] or 0
-    return float(num_clips * one.clip + num_questions * (one.text + one.start + k * one.pair))
+    per_question = one.text + one.start + k * one.pair
+    return float(num_clips * (one.clip + one.read) + num_questions * per_question)
 
 
 def total_hours(found: Sequence[RunEstimate]) -> float:

@@ -119,11 +119,10 @@ def film_strips(
     questions = clips.tokens([question.text for _, question in asked]).to(device)
     model.eval()
     with computing(settings.evaluate.precision, device):
-        video = model.visual_encoder(
+        video = model.encode_video(
             clips.frames([clip for clip, _ in asked], sampler, rng).to(device)
         )
-        alone = model.text_encoder(questions.input_ids, questions.attention_mask)
-        weights, _ = model.pooling_weights(video, alone[:, 0])
+        weights, _ = model.pooling_weights(video, model.encode_question(questions))
     return {
         "queries": np.array(chosen, dtype=np.int64),
         "frames": frames,

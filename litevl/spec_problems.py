@@ -13,7 +13,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from litevl.errors import SpecError
-from litevl.spec_conflicts import Problem, conflicts, is_under, needed_keys
+from litevl.spec_conflicts import Problem, conflicts, is_under, needed_keys, unusable_path
 from litevl.tasks import TASKS, task_of_metric
 
 PROFILES = ("mini", "paper")
@@ -340,6 +340,10 @@ def name_problems(settings: type[BaseModel], document: Mapping[str, Any]) -> lis
     for index, target in enumerate(targets):
         check(f"target[{index}].variant", target.get("variant", "full"))
     found += target_problems(targets, starts)
+    for start in tables_in(document, "start"):
+        unusable = unusable_path(str(start.get("weights", "")))
+        if unusable:
+            found.append((f"start.{start.get('name', '?')}.weights", unusable))
 
     known = list(known_keys(settings))
     provenance = document.get("provenance")

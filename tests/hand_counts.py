@@ -24,29 +24,43 @@ def flops_of_clip(has_temporal: bool) -> int:
     return linear(T * N, 3 * P * P, D) + layer
 
 
-def flops_of_text(num_words: int, num_tokens: int = 0) -> int:
-    """One text layer, alone or attending to num_tokens of something else."""
-    own = 4 * linear(num_words, D, D) + attention(1, num_words, num_words, D)
-    cross = 2 * linear(num_words, D, D) + 2 * linear(num_tokens, D, D)
-    cross += attention(1, num_words, num_tokens, D)
-    mlp = linear(num_words, D, M) + linear(num_words, M, D)
+def flops_of_text(num_words: int, num_tokens: int = 0, computed: int | None = None) -> int:
+    """One text layer, alone or attending to num_tokens of which keys and values are known.
+
+    computed: how many of the words are of interest; None for all.
+    """
+    asked = num_words if computed is None else computed
+    own = 2 * linear(asked, D, D) + 2 * linear(num_words, D, D) + attention(1, asked, num_words, D)
+    cross = 2 * linear(asked, D, D) + attention(1, asked, num_tokens, D)
+    mlp = linear(asked, D, M) + linear(asked, M, D)
     return own + mlp + (cross if num_tokens else 0)
 
 
+def flops_of_reading(num_tokens: int) -> int:
+    """Keys and values of num_tokens."""
+    return 2 * linear(num_tokens, D, D)
+
+
+def flops_of_clip_read(num_tokens: int, weighs: bool) -> int:
+    """What texts share of a clip: keys, values and the projections of frames and patches."""
+    return flops_of_reading(num_tokens) + (linear(T + N, D, E) if weighs else 0)
+
+
 def flops_of_pooling(weighs: bool) -> int:
-    """The projections in which frames and patches are compared with the text."""
-    return linear(T + N, D, E) + linear(1, D, E) if weighs else 0
+    """The text's projection, and its cosines with frames and patches."""
+    return linear(1, D, E) + linear(1, E, T + N) if weighs else 0
 
 
 def flops_of_pair(num_tokens: int, weighs: bool) -> int:
     """A text layer that attends to num_tokens of the clip, pooling before and the head after."""
-    return flops_of_pooling(weighs) + flops_of_text(W, num_tokens) + linear(1, D, 2)
+    return flops_of_pooling(weighs) + flops_of_text(W, num_tokens, 1) + linear(1, D, 2)
 
 
 def flops_of_answer(num_tokens: int, weighs: bool, vocab_size: int) -> int:
     """The question alone, then grounded in the clip, then the decoder with its head."""
-    question = flops_of_text(W) + flops_of_pooling(weighs) + flops_of_text(W, num_tokens)
-    return question + flops_of_text(A, W) + linear(A, D, D) + linear(A, D, vocab_size)
+    question = flops_of_text(W, 0, 1) + flops_of_pooling(weighs) + flops_of_text(W, num_tokens)
+    decoder = flops_of_reading(W) + flops_of_text(A, W)
+    return question + decoder + linear(A, D, D) + linear(A, D, vocab_size)
 
 
 VARIANTS = [

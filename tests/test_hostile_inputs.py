@@ -239,6 +239,11 @@ def test_path_that_no_disk_has_is_told_with_its_key(tmp_path, table, path, reaso
     assert re.search(rf"\n  profile\.paper\.{table}: {reason}", complaint(file))
 
 
+def test_start_from_a_path_that_no_disk_has_is_told(tmp_path):
+    file = changed_spec(tmp_path, lambda spec: spec["start"][0].update(weights="x" * 300))
+    assert re.search(r"\n  start\.\w+\.weights: too long for a path", complaint(file))
+
+
 def test_name_too_long_for_a_file_s_name_is_told(tmp_path):
     file = changed_spec(tmp_path, lambda spec: spec.update(name="x" * 65))
     assert "name: expected a length of at most 64, got the string" in complaint(file)

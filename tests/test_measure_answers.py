@@ -260,8 +260,8 @@ def test_frame_weights_are_those_of_the_question_and_have_mean_one(model, settin
         frames = split.frames([clip], "segment-middle", np.random.default_rng(0))
         words = split.tokens([question.text])
         with torch.no_grad():
-            alone = model.text_encoder(words.input_ids, words.attention_mask)
-            own, _ = model.pooling_weights(model.visual_encoder(frames), alone[:, 0])
+            video, query = model.encode_video(frames), model.encode_question(words)
+            own, _ = model.pooling_weights(video, query)
         assert np.allclose(weights[row], own[0].numpy(), atol=1e-5)
 
 

@@ -7,6 +7,7 @@ import torch
 
 from litevl.model.config import LiteVLConfig
 from litevl.model.litevl import LiteVLForRetrieval
+from litevl.model.pooling import token_weights
 from litevl.model.weights import NEW_BY_DESIGN
 
 # Largest difference allowed between two ways to compute the same numbers, of size about one.
@@ -70,6 +71,12 @@ def train_temporal_parts(model, seed=2):
     """Move the temporal parts away from their start, as training would; returns the model."""
     fill(model, seed, lambda name: NEW_BY_DESIGN.match(name))
     return model
+
+
+def conditioned(model, video, text):
+    """The clips' tokens as the captions see them, written out: (B, S, D)."""
+    weights = token_weights(video.tokens.shape[1], *model.pooling_weights(video, text))
+    return video.tokens if weights is None else video.tokens * weights[..., None]
 
 
 def random_frames(num_clips, seed=3, dtype=torch.float32, num_frames=4):

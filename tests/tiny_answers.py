@@ -8,6 +8,7 @@ from tiny import (
     FIRST_WORD,
     TOLERANCE,
     WITHOUT_TEMPORAL,
+    conditioned,
     fill,
     random_captions,
     tiny_config,
@@ -15,6 +16,7 @@ from tiny import (
 
 from litevl import LiteVLForQuestionAnswering
 from litevl.model.litevl import LiteVLForRetrieval
+from litevl.model.text import Source
 from litevl.model.tokenizer import Tokens
 
 CLOSE = TOLERANCE[torch.float32]
@@ -73,10 +75,10 @@ def grounded_by_hand(model, frames, question):
     retrieval = LiteVLForRetrieval(model.config).eval()
     retrieval.load_state_dict(model.state_dict(), strict=False)
     text = retrieval.encode_text(question.input_ids, question.attention_mask)
-    source = retrieval.condition(retrieval.encode_video(frames), text)
+    source = conditioned(retrieval, retrieval.encode_video(frames), text)
     ids = question.input_ids.clone()
     ids[:, 0] = ENC
-    return model.text_encoder(ids, question.attention_mask, source)
+    return model.text_encoder(ids, question.attention_mask, Source(source))
 
 
 @torch.no_grad()
@@ -86,7 +88,9 @@ def naive_score(model, words, answer, smoothing=0.0):
     known, total = [DEC], 0.0
     for token in wanted[1:]:
         ids = torch.tensor([known])
-        log_p = model.text_decoder(ids, torch.ones_like(ids), words)[0, -1].log_softmax(dim=-1)
+        log_p = model.text_decoder(ids, torch.ones_like(ids), Source(words))[0, -1].log_softmax(
+            dim=-1
+        )
         total += ((1 - smoothing) * log_p[token] + smoothing * log_p.mean()).item()
         known.append(token)
     return total

@@ -68,8 +68,9 @@ class Group:
         return torch.cat(parts)[:count]  # only the last shares are padded
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes, in place."""
+        """The sum over all processes, in place where the values lie in one piece."""
         if self.size > 1:
+            values = values.contiguous()
             distributed.all_reduce(values)
         return values
 

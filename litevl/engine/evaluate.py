@@ -92,20 +92,17 @@ def matching_logits(
     text_index: Tensor,
     video_index: Tensor,
     batch_size: int,
-    title: str | None = None,
     group: Group = ALONE,
 ) -> Tensor:
-    """The cross-encoder's logit for a match, for pairs of a caption and a clip: (P,) float32.
+    """The cross-encoder's logit for a match, for any pairs of a caption and a clip: (P,) float32.
 
-    Captions of like length share a batch, without the padding that only longer ones need. The
-    group's processes take the batches in turn.
+    For pairs that have few clips in common. Captions of like length share a batch, without the
+    padding that only longer ones need. The group's processes take the batches in turn.
     """
     lengths = text.attention_mask.sum(dim=1)  # (Q,)
     order = lengths[text_index].argsort(stable=True)
     logits = torch.zeros(len(order), device=text.cls.device)
-    starts = range(0, len(order), batch_size)
-    hidden = title is None or not group.is_main
-    for number, start in enumerate(tqdm(starts, desc=title, leave=False, disable=hidden)):
+    for number, start in enumerate(range(0, len(order), batch_size)):
         if not group.does(number):
             continue
         part = order[start : start + batch_size]
@@ -175,14 +172,22 @@ def gallery_logits(
     title: str | None,
     group: Group,
 ) -> Tensor:
-    """Logits (Q, G) of the pairs that are True in (Q, G), 0 elsewhere; on the CPU."""
-    rows, columns = pairs.nonzero(as_tuple=True)
-    device, size = text.cls.device, batch_size * PAIRS_PER_CLIP
-    logits = torch.zeros(pairs.shape)
-    logits[rows, columns] = matching_logits(
-        model, video, text, rows.to(device), columns.to(device), size, title, group
-    ).cpu()
-    return logits
+    """Logits (Q, G) of the pairs that are True in (Q, G), 0 elsewhere; on the CPU.
+
+    Clip by clip, so that a clip's keys and values are computed once for all its captions. The
+    group's processes take the clips in turn.
+    """
+    device, at_once = text.cls.device, batch_size * PAIRS_PER_CLIP
+    logits = torch.zeros(pairs.shape, device=device)
+    clips = pairs.any(dim=0).nonzero().flatten().tolist()
+    hidden = title is None or not group.is_main
+    bar = tqdm(clips, desc=title, unit="clip", leave=False, disable=hidden)
+    for number, clip in enumerate(bar):
+        if group.does(number):
+            rows = pairs[:, clip].nonzero().flatten().to(device)
+            one = video.select(slice(clip, clip + 1))
+            logits[rows, clip] = model.match_one(one, text.select(rows), at_once)[:, 1].float()
+    return group.sum(logits).cpu()  # each is one process's, 0 in the others
 
 
 def ranked(similarity: Tensor, logits: Tensor, chosen: Tensor, score: Score) -> Floats:

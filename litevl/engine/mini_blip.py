@@ -18,7 +18,7 @@ from litevl.model.config import LiteVLConfig
 from litevl.model.litevl import LiteVLForRetrieval, VideoFeatures, similarities
 from litevl.model.losses import contrastive_loss, positive_targets
 from litevl.model.question_answering import LiteVLForQuestionAnswering
-from litevl.model.text import TextDecoder
+from litevl.model.text import Source, TextDecoder
 from litevl.model.tokenizer import Tokens
 
 UNSEEN_WORD_STD = 0.09  # that of the words the stills do use, after training
@@ -68,7 +68,7 @@ class MiniBlip(nn.Module):
         """ITC, ITM and LM. images: (B, 1, 3, H, W); ids: (B,), equal for equal captions."""
         video = self.retrieval.encode_video(images)
         itc, itm = self.contrast(video, tokens, ids, generator)
-        return itc, itm, self.language_loss(video.tokens.flatten(1, 2), tokens)
+        return itc, itm, self.language_loss(video.tokens, tokens)
 
     def contrast(
         self, video: VideoFeatures, tokens: Tokens, ids: Tensor, generator: torch.Generator
@@ -93,7 +93,7 @@ class MiniBlip(nn.Module):
         """Mean negative log-likelihood of the next word, with label smoothing 0.1 as in BLIP."""
         ids = tokens.input_ids.clone()
         ids[:, 0] = self.retrieval.config.vocab_size - 2  # [DEC]
-        logits = self.text_decoder(ids, tokens.attention_mask, source)[:, :-1]
+        logits = self.text_decoder(ids, tokens.attention_mask, Source(source))[:, :-1]
         wanted = ids[:, 1:].masked_fill(tokens.attention_mask[:, 1:] == 0, -100)
         return F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), label_smoothing=0.1)
 

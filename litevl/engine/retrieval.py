@@ -262,5 +262,6 @@ def pair_loss(
     model: LiteVLForRetrieval, video: VideoFeatures, text: TextFeatures, pairs: Pairs
 ) -> Tensor:
     """VTM, the mean over valid pairs: ()."""
-    logits = model.match(video.select(pairs.video), text.select(pairs.text))  # (P, 2)
+    clips, row = torch.unique(pairs.video, return_inverse=True)
+    logits = model.match(video.select(clips), text.select(pairs.text), row)  # (P, 2)
     return matching_loss(logits, pairs.is_match.long(), pairs.is_valid)

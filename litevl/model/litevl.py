@@ -1,6 +1,7 @@
 """LiteVL for text-video retrieval: BLIP's two encoders and its matching head on clips.
 
-Legend: B clips or texts, T frames, N patches, W words, D vision width, Dt text width, E embedding.
+Legend: B clips or texts, T frames, N patches, S tokens of a clip that texts see, W words, D vision
+width, Dt text width, E embedding.
 """
 
 from __future__ import annotations
@@ -13,18 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from litevl.errors import ShapeError
 from litevl.model.config import LiteVLConfig
-from litevl.model.pooling import (
-    frame_and_patch_features,
-    pooled_tokens,
-    text_weights,
-    weighs_frames,
-    weighs_patches,
-)
+from litevl.model.pooling import pooled_tokens, pooling_weights, token_weights
 from litevl.model.saved import Saved
 from litevl.model.shapes import expect
-from litevl.model.text import TextEncoder
+from litevl.model.text import Source, TextEncoder
 from litevl.model.vision import VideoEncoder
 
 
@@ -32,10 +26,10 @@ from litevl.model.vision import VideoEncoder
 class VideoFeatures:
     """Clips as the model sees them."""
 
-    tokens: Tensor  # (B, T, 1 + N, D), CLS first
+    tokens: Tensor  # (B, S, D), pooled as texts see them before they weigh them; CLS first
     embedding: Tensor  # (B, E), unit length
 
-    def select(self, index: Tensor) -> VideoFeatures:
+    def select(self, index: Tensor | slice) -> VideoFeatures:
         """The clips at the given indices, in that order."""
         return VideoFeatures(self.tokens[index], self.embedding[index])
 
@@ -110,55 +104,70 @@ class LiteVLForRetrieval(
         The embedding is normalize(mean over frames of vision_proj(CLS)), as in BLIP's evaluation
         on video. Raises ShapeError.
         """
-        tokens = self.visual_encoder(frames)  # (B, T, 1 + N, D)
+        return self.video_features(self.visual_encoder(frames))
+
+    def video_features(self, tokens: Tensor) -> VideoFeatures:
+        """What the rest of the model needs of the encoder's tokens (B, T, 1 + N, D)."""
         embedding = in_full_precision(self.vision_proj, tokens[:, :, 0]).mean(dim=1)  # (B, E)
-        return VideoFeatures(tokens, F.normalize(embedding, dim=-1))
+        pooled = pooled_tokens(tokens, self.config.pooling)
+        return VideoFeatures(pooled, F.normalize(embedding, dim=-1))
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
         """input_ids, attention_mask: (B, W), starting with [CLS]. Raises ShapeError."""
-        cls = self.text_encoder(input_ids, attention_mask)[:, 0]  # (B, Dt)
+        cls = self.text_encoder(input_ids, attention_mask, first_only=True)[:, 0]  # (B, Dt)
         embedding = F.normalize(in_full_precision(self.text_proj, cls), dim=-1)
         return TextFeatures(cls, embedding, input_ids, attention_mask)
 
-    def match(self, video: VideoFeatures, text: TextFeatures) -> Tensor:
-        """Logits (B, 2) of clip i and caption i belonging together; index 1 means they do.
+    def match(self, video: VideoFeatures, text: TextFeatures, row: Tensor | None = None) -> Tensor:
+        """Logits (B, 2) of clip and caption belonging together; index 1 means they do.
 
-        Raises ShapeError where there is not one caption per clip.
+        row: (B,), the clip that each caption is compared with; None where caption i is compared
+        with clip i. However many captions meet a clip, its keys and values are computed once.
+        Raises ShapeError where there is not one caption per clip, or one row per caption.
         """
-        if len(video.tokens) != len(text.cls):
-            raise ShapeError(
-                f"match needs one caption per clip, got {tuple(video.tokens.shape)} clips and "
-                f"{tuple(text.input_ids.shape)} captions"
-            )
-        tokens = self.condition(video, text)
+        known = {} if row is not None else {"B": len(text.cls)}
+        expect("video.tokens", video.tokens, "B S D", **known, D=self.config.vision_width)
+        if row is not None:
+            expect("row", row, "B", B=len(text.cls))
+        return self._match(Source(video.tokens), text, row)
+
+    def match_one(self, video: VideoFeatures, text: TextFeatures, at_once: int) -> Tensor:
+        """`match` of a single clip with many captions, for evaluation: logits (B, 2).
+
+        Captions of like length go together, `at_once` at a time, without the padding that only
+        longer ones need. Raises ShapeError where there is not one clip.
+        """
+        expect("video.tokens", video.tokens, "1 S D", D=self.config.vision_width)
+        clip = Source(video.tokens).keeping()
+        lengths = text.attention_mask.sum(dim=1)  # (B,)
+        logits = torch.zeros(len(text.cls), 2, device=text.cls.device)
+        for some in torch.split(lengths.argsort(stable=True), at_once):
+            captions = text.select(some).cut(int(lengths[some[-1]]))
+            logits[some] = self._match(clip, captions, torch.zeros_like(some)).to(logits.dtype)
+        return logits
+
+    def _match(self, clips: Source, text: TextFeatures, row: Tensor | None) -> Tensor:
+        weights = self._pooling_weights(clips.tokens, text, row)
+        seen = clips.seen(row, token_weights(clips.tokens.shape[1], *weights))
         input_ids = text.input_ids.clone()
         input_ids[:, 0] = self.encode_token_id  # BLIP grounds [ENC] ...; [CLS] is text alone
-        hidden = self.text_encoder(input_ids, text.attention_mask, tokens)
+        hidden = self.text_encoder(input_ids, text.attention_mask, seen, first_only=True)
         return in_full_precision(self.itm_head, hidden[:, 0])
-
-    def condition(self, video: VideoFeatures, text: TextFeatures) -> Tensor:
-        """The clips' tokens as the captions see them: (B, 1 + T + N, D); `concat` keeps all."""
-        frames, patches = self.pooling_weights(video, text)
-        return pooled_tokens(video.tokens, frames, patches, self.config.pooling)
 
     def pooling_weights(
         self, video: VideoFeatures, text: TextFeatures
     ) -> tuple[Tensor | None, Tensor | None]:
         """Text-dependent weights of frames (B, T) and patches (B, N), mean 1; None where unused."""
         width = self.config.vision_width
-        expect("video.tokens", video.tokens, "B T S D", B=len(text.cls), D=width)
-        pooling, temperature = self.config.pooling, self.config.pooling_temperature
-        if not (weighs_frames(pooling) or weighs_patches(pooling)):
-            return None, None
-        frames, patches = frame_and_patch_features(video.tokens)
-        query = text.cls
-        if self.config.pooling_space == "projected":
-            frames, patches = self.vision_proj(frames), self.vision_proj(patches)
-            query = self.text_proj(query)
-        return (
-            text_weights(frames, query, temperature) if weighs_frames(pooling) else None,
-            text_weights(patches, query, temperature) if weighs_patches(pooling) else None,
-        )
+        expect("video.tokens", video.tokens, "B S D", B=len(text.cls), D=width)
+        return self._pooling_weights(video.tokens, text, None)
+
+    def _pooling_weights(
+        self, tokens: Tensor, text: TextFeatures, row: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        projected = self.config.pooling_space == "projected"
+        projections = (self.vision_proj, self.text_proj) if projected else None
+        return pooling_weights(tokens, text.cls, self.config, projections, row)
 
     @property
     def encode_token_id(self) -> int:

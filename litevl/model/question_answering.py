@@ -1,7 +1,8 @@
 """LiteVL for video question answering: BLIP's question encoder and answer decoder on clips.
 
-Legend: B questions, C clips, T frames, N patches, W words, A answers, G listed answers, K answers
-ranked, P pairs of question and answer, D vision width, Dt text width, V vocabulary.
+Legend: B questions, C clips, T frames, N patches, S tokens of a clip that questions see, W words, A
+answers, G listed answers, K answers ranked, P pairs of question and answer, D vision width, Dt text
+width, V vocabulary.
 
 The question's own CLS weights the clip's tokens (text-dependent pooling), the question is then
 encoded again, grounded in them, and the decoder reads the answer from the grounded words. Padding
@@ -21,16 +22,10 @@ from torch.nn import functional as F
 
 from litevl.errors import DataError, RunError, ShapeError, SpecError
 from litevl.model.config import LiteVLConfig
-from litevl.model.pooling import (
-    frame_and_patch_features,
-    pooled_tokens,
-    text_weights,
-    weighs_frames,
-    weighs_patches,
-)
+from litevl.model.pooling import pooled_tokens, pooling_weights, token_weights
 from litevl.model.saved import Saved
 from litevl.model.shapes import expect
-from litevl.model.text import TextDecoder, TextEncoder
+from litevl.model.text import Source, TextDecoder, TextEncoder
 from litevl.model.tokenizer import Tokenizer, Tokens
 from litevl.model.vision import VideoEncoder
 
@@ -44,18 +39,6 @@ class AnswerRanking:
 
     indices: Tensor  # (B, K), places in the answer list
     scores: Tensor  # (B, K), log-likelihoods unless ranked with label smoothing
-
-
-@dataclass(frozen=True)
-class QuestionFeatures:
-    """Questions that have seen their clips: what the decoder attends to."""
-
-    words: Tensor  # (B, W, Dt)
-    attention_mask: Tensor  # (B, W)
-
-    def select(self, index: Tensor) -> QuestionFeatures:
-        """The questions at the given indices, in that order."""
-        return QuestionFeatures(self.words[index], self.attention_mask[index])
 
 
 def answer_tokens(answers: list[str], tokenizer: Tokenizer, max_tokens: int) -> Tokens:
@@ -139,18 +122,17 @@ class LiteVLForQuestionAnswering(
         clip_of_question: (B,) from 0 to C - 1; None where question i is about clip i. A clip is
         encoded once, however many questions are about it. Raises ShapeError.
         """
-        features = self.encode(frames, questions, clip_of_question)
+        asked = self.encode(frames, questions, clip_of_question)
         if question_of_answer is not None:
             expect("question_of_answer", question_of_answer, "A", A=len(answers.input_ids))
-            expect_places("question_of_answer", question_of_answer, features.words)
-            asked = features.select(question_of_answer)
-        else:
-            asked = features
-        per_answer = self.answer_losses(asked, answers, LABEL_SMOOTHING)  # (A,)
+            expect_places("question_of_answer", question_of_answer, asked.tokens)
+        per_answer = self.answer_losses(
+            asked.seen(question_of_answer), answers, LABEL_SMOOTHING
+        )  # (A,)
         if weights is not None:
             expect("weights", weights, "A", A=len(per_answer))
             per_answer = per_answer * weights
-        return per_answer.sum() / len(features.words)
+        return per_answer.sum() / len(asked.tokens)
 
     @torch.no_grad()
     def rank_answers(
@@ -179,16 +161,17 @@ class LiteVLForQuestionAnswering(
             raise SpecError(f"k: expected 1 to {num_answers}, the answers listed, got {k}")
         if pairs_at_once < 1:
             raise SpecError(f"pairs_at_once: expected a whole number from 1, got {pairs_at_once}")
-        features = self.encode(frames, questions, clip_of_question)
-        candidates = self.preselected(features, answer_list, k)  # (B, K)
+        asked = self.encode(frames, questions, clip_of_question).keeping()
+        candidates = self.preselected(asked, answer_list, k)  # (B, K)
         question = torch.arange(len(candidates), device=candidates.device).repeat_interleave(k)
         answer = candidates.flatten()  # (P,)
         # Answers of like length share a batch: most have one word, and the longest a dozen pieces.
         order = answer_list.attention_mask.sum(dim=1)[answer].argsort(stable=True)  # (P,)
         scores = torch.zeros(len(answer), device=answer.device)
         for some in torch.split(order, pairs_at_once):
-            asked, answered = features.select(question[some]), answer_list.select(answer[some])
-            scores[some] = -self.answer_losses(asked, answered.cut(), label_smoothing).float()
+            answered = answer_list.select(answer[some]).cut()
+            losses = self.answer_losses(asked.seen(question[some]), answered, label_smoothing)
+            scores[some] = -losses.float()
         scores = scores.view(candidates.shape)  # (B, K)
         if not scores.isfinite().all():
             raise RunError("answer scores hold NaN or infinity; a NaN would rank first")
@@ -205,22 +188,22 @@ class LiteVLForQuestionAnswering(
         (B, W). end_id: of [SEP]. Answers start with [DEC] and end with [SEP] unless cut off;
         the rest is padded with 0. Call `eval()` first. Raises ShapeError.
         """
-        features = self.encode(frames, questions)
-        input_ids = self.starts(features)  # (B, 1)
+        asked = self.encode(frames, questions).keeping()
+        input_ids = self.starts(asked)  # (B, 1)
         mask = torch.ones_like(input_ids)
         for _ in range(max_tokens - 1):
             goes_on = (input_ids[:, -1:] != end_id) & (mask[:, -1:] == 1)  # (B, 1)
             if not goes_on.any():
                 break
-            logits = self.next_words(features, Tokens(input_ids, mask))[:, -1:]  # (B, 1, V)
+            logits = self.next_words(asked, Tokens(input_ids, mask))[:, -1:]  # (B, 1, V)
             input_ids = torch.cat([input_ids, logits.argmax(dim=-1) * goes_on], dim=1)
             mask = torch.cat([mask, goes_on.long()], dim=1)
         return Tokens(input_ids, mask)
 
     def encode(
         self, frames: Tensor, questions: Tokens, clip_of_question: Tensor | None = None
-    ) -> QuestionFeatures:
-        """Questions grounded in their clips.
+    ) -> Source:
+        """Questions that have seen their clips: their words (B, W, Dt), for the decoder to read.
 
         frames: (C, T, 3, H, W). questions: (B, W), starting with [CLS]. clip_of_question: (B,) as
         for `loss`. Raises ShapeError.
@@ -228,55 +211,54 @@ class LiteVLForQuestionAnswering(
         num_clips = expect("frames", frames, "C T 3 H W")["C"]
         num_questions = num_clips if clip_of_question is None else len(clip_of_question)
         expect("questions.input_ids", questions.input_ids, "B W", B=num_questions)
-        video = self.visual_encoder(frames)  # (C, T, 1 + N, D)
+        video = self.encode_video(frames)  # (C, S, D)
         if clip_of_question is not None:
             expect("clip_of_question", clip_of_question, "B", B=num_questions)
             expect_places("clip_of_question", clip_of_question, video)
-            video = video[clip_of_question]  # (B, T, 1 + N, D)
-        return self.ground(video, questions)
+        return self.ground(video, questions, clip_of_question)
 
-    def ground(self, video: Tensor, questions: Tokens) -> QuestionFeatures:
-        """Questions that look at clips already encoded. video: (B, T, 1 + N, D), CLS first."""
-        alone = self.text_encoder(questions.input_ids, questions.attention_mask)  # (B, W, Dt)
-        source = self.condition(video, alone[:, 0])
+    def encode_video(self, frames: Tensor) -> Tensor:
+        """Clips as questions see them before they weigh them: (C, S, D).
+
+        frames: (C, T, 3, H, W), normalised as BLIP does. Raises ShapeError.
+        """
+        return pooled_tokens(self.visual_encoder(frames), self.config.pooling)
+
+    def ground(
+        self, video: Tensor, questions: Tokens, clip_of_question: Tensor | None = None
+    ) -> Source:
+        """`encode` for clips already encoded. video: (C, S, D)."""
+        query = self.encode_question(questions)
+        weights = self.pooling_weights(video, query, clip_of_question)
+        clips = Source(video).seen(clip_of_question, token_weights(video.shape[1], *weights))
         input_ids = questions.input_ids.clone()
         input_ids[:, 0] = self.encode_token_id  # BLIP grounds [ENC] ...; [CLS] is text alone
-        words = self.text_encoder(input_ids, questions.attention_mask, source)
-        return QuestionFeatures(words, questions.attention_mask)
+        words = self.text_encoder(input_ids, questions.attention_mask, clips)  # (B, W, Dt)
+        return Source(words, questions.attention_mask)
 
-    def condition(self, video: Tensor, query: Tensor) -> Tensor:
-        """The clips' tokens as the questions see them: (B, 1 + T + N, D); `concat` keeps all.
+    def encode_question(self, questions: Tokens) -> Tensor:
+        """The questions' own CLS, before they have seen a clip: (B, Dt)."""
+        ids, mask = questions.input_ids, questions.attention_mask
+        hidden: Tensor = self.text_encoder(ids, mask, first_only=True)  # (B, 1, Dt)
+        return hidden[:, 0]
 
-        video: (B, T, 1 + N, D), CLS first. query: (B, Dt), the questions' own CLS.
-        """
-        frames, patches = self.pooling_weights(video, query)
-        return pooled_tokens(video, frames, patches, self.config.pooling)
-
-    def pooling_weights(self, video: Tensor, query: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def pooling_weights(
+        self, video: Tensor, query: Tensor, clip_of_question: Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Text-dependent weights of frames (B, T) and patches (B, N), mean 1; None where unused.
 
-        They are those of LiteVLForRetrieval. Shapes as in `condition`.
+        They are those of LiteVLForRetrieval. video: (C, S, D), query: (B, Dt), the questions' CLS.
         """
-        pooling, temperature = self.config.pooling, self.config.pooling_temperature
-        if not (weighs_frames(pooling) or weighs_patches(pooling)):
-            return None, None
-        frames, patches = frame_and_patch_features(video)
-        if self.config.pooling_space == "projected":
-            frames, patches = self.vision_proj(frames), self.vision_proj(patches)
-            query = self.text_proj(query)
-        return (
-            text_weights(frames, query, temperature) if weighs_frames(pooling) else None,
-            text_weights(patches, query, temperature) if weighs_patches(pooling) else None,
-        )
+        projected = self.config.pooling_space == "projected"
+        projections = (self.vision_proj, self.text_proj) if projected else None
+        return pooling_weights(video, query, self.config, projections, clip_of_question)
 
-    def answer_losses(
-        self, questions: QuestionFeatures, answers: Tokens, label_smoothing: float
-    ) -> Tensor:
+    def answer_losses(self, questions: Source, answers: Tokens, label_smoothing: float) -> Tensor:
         """Cross entropy of each answer, summed over its tokens (P,); unsmoothed it is -log p.
 
-        questions: (P, W, Dt), one for each answer. answers: (P, W). Raises ShapeError.
+        questions: as each answer sees them. answers: (P, W). Raises ShapeError.
         """
-        sizes = expect("answers.input_ids", answers.input_ids, "P W", P=len(questions.words))
+        sizes = expect("answers.input_ids", answers.input_ids, "P W", P=questions.num_texts)
         expect("answers.attention_mask", answers.attention_mask, "P W", **sizes)
         if sizes["W"] < 2:
             raise ShapeError(
@@ -296,15 +278,15 @@ class LiteVLForQuestionAnswering(
         )
         return per_token.sum(dim=1)
 
-    def preselected(self, questions: QuestionFeatures, answer_list: Tokens, k: int) -> Tensor:
+    def preselected(self, questions: Source, answer_list: Tokens, k: int) -> Tensor:
         """The k answers (B, K) whose first token is likeliest, as they stand in the list."""
-        start = self.starts(questions)
+        start = self.starts(questions)  # (B, 1)
         logits = self.next_words(questions, Tokens(start, torch.ones_like(start)))[:, 0]  # (B, V)
         first_token = logits[:, answer_list.input_ids[:, 1]]  # (B, G)
         order = first_token.sort(dim=1, descending=True, stable=True).indices
         return order[:, :k].sort(dim=1).values
 
-    def next_words(self, questions: QuestionFeatures, answers: Tokens) -> Tensor:
+    def next_words(self, questions: Source, answers: Tokens) -> Tensor:
         """Logits of the word after each (B, W, V), in float32 also under autocast.
 
         What TextDecoder.forward does, with its head in full precision: bf16 logits between 8 and
@@ -312,20 +294,16 @@ class LiteVLForQuestionAnswering(
         """
         head, words = self.text_decoder.cls.predictions, self.text_decoder.bert.embeddings
         x = self.text_decoder.bert(
-            answers.input_ids,
-            answers.attention_mask,
-            questions.words,
-            questions.attention_mask,
-            is_causal=True,
+            answers.input_ids, answers.attention_mask, questions, is_causal=True
         )
         weight = words.word_embeddings.weight
         with torch.autocast(x.device.type, enabled=False):
             return F.linear(head.transform(x.to(weight.dtype)), weight, head.bias).float()
 
-    def starts(self, questions: QuestionFeatures) -> Tensor:
-        """[DEC] for each question: (B, 1)."""
-        mask = questions.attention_mask
-        return torch.full((len(mask), 1), self.decode_token_id, device=mask.device)
+    def starts(self, questions: Source) -> Tensor:
+        """[DEC] for each text that sees a question: (B, 1)."""
+        device = questions.tokens.device
+        return torch.full((questions.num_texts, 1), self.decode_token_id, device=device)
 
     @property
     def decode_token_id(self) -> int:

@@ -119,7 +119,7 @@ def test_scale_that_is_never_learned_is_1(objectives):
 def test_uniform_pooling_reaches_both_models(objectives):
     words = torch.randn(2, 16, generator=torch.Generator().manual_seed(2))
     for objective in objectives.values():
-        video = torch.randn(2, 4, 5, 16, generator=torch.Generator().manual_seed(3))
+        video = torch.randn(2, 1 + 4 + 4, 16, generator=torch.Generator().manual_seed(3))
         model = objective.model
         with torch.no_grad(), BY_NAME["pooling-weights-uniform"].plant():
             if isinstance(model, LiteVLForRetrieval):

@@ -106,14 +106,13 @@ def test_the_cross_encoder_decides_among_the_candidates(model, gallery):
 
 
 def test_each_pair_meets_the_cross_encoder_once_at_most(model, gallery, monkeypatch):
-    met = []
-    match = model.match
+    met, match_one = [], model.match_one
 
-    def counting(video, text):
-        met.extend(zip(text.embedding[:, 0].tolist(), video.embedding[:, 0].tolist(), strict=True))
-        return match(video, text)
+    def counting(clip, text, at_once):
+        met.extend((value, clip.embedding[0, 0].item()) for value in text.embedding[:, 0].tolist())
+        return match_one(clip, text, at_once)
 
-    monkeypatch.setattr(model, "match", counting)
+    monkeypatch.setattr(model, "match_one", counting)
     score_gallery(model, *gallery, k=2, score="itm+itc", batch_size=1)
     video, text = gallery
     similarity = text.embedding @ video.embedding.T
@@ -124,13 +123,13 @@ def test_each_pair_meets_the_cross_encoder_once_at_most(model, gallery, monkeypa
 @pytest.mark.parametrize("score", ["itm+itc", "itm-only", "itc-only"])
 def test_captions_alone_get_the_gallerys_scores_for_fewer_pairs(model, gallery, score, monkeypatch):
     whole = score_gallery(model, *gallery, k=2, score=score, batch_size=2)
-    met, match = [], model.match
+    met, match_one = [], model.match_one
 
-    def counting(video, text):
+    def counting(clip, text, at_once):
         met.append(len(text.cls))
-        return match(video, text)
+        return match_one(clip, text, at_once)
 
-    monkeypatch.setattr(model, "match", counting)
+    monkeypatch.setattr(model, "match_one", counting)
     found = score_captions(model, *gallery, k=2, score=score, batch_size=2)
     np.testing.assert_allclose(found, whole.text_to_video, atol=CLOSE)
     assert sum(met) == (0 if score == "itc-only" else 2 * NUM_CAPTIONS)
@@ -231,7 +230,7 @@ def encoded(model, clips, batch_size, seed=0, shuffle=False):
 
 def test_clips_in_batches_equal_clips_at_once(model, clips):
     whole, parts = encoded(model, clips, 5), encoded(model, clips, 2)
-    assert whole.tokens.shape == (5, 4, 10, 24)
+    assert whole.tokens.shape == (5, 1 + 4 + 9, 24)
     assert (whole.tokens - parts.tokens).abs().max() <= CLOSE
 
 

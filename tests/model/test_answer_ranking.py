@@ -26,6 +26,7 @@ from tiny_answers import (
 
 from litevl.errors import DataError, RunError, SpecError
 from litevl.model.question_answering import answer_tokens
+from litevl.model.text import Source
 from litevl.model.tokenizer import Tokenizer
 
 CLOSE = TOLERANCE[torch.float32]
@@ -63,7 +64,9 @@ def test_preselection_keeps_the_answers_with_the_likeliest_first_word():
     for row in range(3):
         words = grounded_by_hand(model, frames[row : row + 1], unpadded(questions(), row))
         start = torch.tensor([[DEC]])
-        first = model.text_decoder(start, torch.ones_like(start), words)[0, 0].softmax(dim=-1)
+        first = model.text_decoder(start, torch.ones_like(start), Source(words))[0, 0].softmax(
+            dim=-1
+        )
         order = first[listed.input_ids[:, 1]].sort(descending=True, stable=True).indices
         for k, ranking in rankings.items():
             kept = sorted(order[:k].tolist())  # the list's order where first words are equal
@@ -96,7 +99,7 @@ def test_equal_answers_rank_in_the_order_of_the_list():
 @torch.no_grad()
 def test_equal_scores_rank_in_the_order_of_the_list(monkeypatch):
     model, listed = qa_model(), answers(LIST_LENGTHS)
-    monkeypatch.setattr(model, "answer_losses", lambda asked, *_: torch.zeros(len(asked.words)))
+    monkeypatch.setattr(model, "answer_losses", lambda asked, *_: torch.zeros(asked.num_texts))
     ranking = model.rank_answers(random_frames(3), questions(), listed, 8)
     assert ranking.indices.tolist() == [list(range(8))] * 3
 
@@ -179,7 +182,9 @@ def test_generated_answer_takes_the_likeliest_word_each_time():
         known = [DEC]
         while len(known) < 6 and known[-1] != SEP:
             ids = torch.tensor([known])
-            known.append(int(model.text_decoder(ids, torch.ones_like(ids), words)[0, -1].argmax()))
+            known.append(
+                int(model.text_decoder(ids, torch.ones_like(ids), Source(words))[0, -1].argmax())
+            )
         assert unpadded(written, row).input_ids[0].tolist() == known
 
 

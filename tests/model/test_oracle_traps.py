@@ -24,6 +24,7 @@ from transformers import BlipTextConfig, BlipVisionConfig
 
 from litevl import LiteVLConfig
 from litevl.model.question_answering import LABEL_SMOOTHING
+from litevl.model.text import Source
 from litevl.model.tokenizer import Tokens
 
 CLOSE = TOLERANCE[torch.float32]
@@ -162,7 +163,7 @@ def test_transformers_ignores_the_padding_mask_of_cross_attention(answering):
     mask = torch.tensor([[1, 1, 1, 1, 0, 0, 0]])
     given = one(2).input_ids
     given[0, 0] = DEC
-    ours = answering.text_decoder(given, torch.ones_like(given), words, mask)
+    ours = answering.text_decoder(given, torch.ones_like(given), Source(words, mask))
     theirs = blip.text_decoder(
         input_ids=given, encoder_hidden_states=words, encoder_attention_mask=mask
     ).logits
@@ -208,7 +209,7 @@ def test_transformers_text_has_8_heads_unless_told(retrieval):
     caption, heads = one(1), retrieval.config.text_heads
     caption.input_ids[:, 0] = ENC
     source = naive_image_tokens(retrieval.visual_encoder, image()[0, 0])
-    ours = retrieval.text_encoder(caption.input_ids, caption.attention_mask, source[None])
+    ours = retrieval.text_encoder(caption.input_ids, caption.attention_mask, Source(source[None]))
     blip = blip_oracle.oracle(retrieval, text={"num_attention_heads": None})
     theirs = blip_oracle.grounded_words(blip, caption.input_ids[0], source)
     naive = naive_words(retrieval.text_encoder, caption.input_ids[0], heads, source)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny import (
     TOLERANCE,
+    conditioned,
     have_same_scores,
     largest_difference,
     random_captions,
@@ -15,7 +16,6 @@ from tiny import (
 )
 
 from litevl.errors import ShapeError
-from litevl.model.litevl import VideoFeatures
 from litevl.model.pooling import frame_and_patch_features, pooled_tokens, text_weights
 
 REORDERED = [2, 0, 3, 1]
@@ -100,7 +100,7 @@ def test_temperature_towards_infinity_is_mean_pooling(temperature, space):
     model = pooling_model(pooling_temperature=temperature, pooling_space=space)
     mean = pooling_model(pooling="mean")
     video, text = pair(model)
-    assert have_same_scores(model.condition(video, text), mean.condition(video, text))
+    assert have_same_scores(conditioned(model, video, text), conditioned(mean, video, text))
     assert have_same_scores(model.match(video, text), mean.match(video, text))
 
 
@@ -115,8 +115,8 @@ def test_at_a_low_temperature_it_is_not_mean_pooling():
 @torch.no_grad()
 def test_permuting_frames_permutes_frame_weights_and_leaves_patch_weights(space):
     model = pooling_model(pooling_space=space)
-    video, text = pair(model)
-    reordered = VideoFeatures(video.tokens[:, REORDERED], video.embedding)
+    tokens, (_, text) = model.visual_encoder(random_frames(3)), pair(model)
+    video, reordered = model.video_features(tokens), model.video_features(tokens[:, REORDERED])
     frames, patches = model.pooling_weights(video, text)
     frames_after, patches_after = model.pooling_weights(reordered, text)
     assert have_same_scores(frames_after, frames[:, REORDERED])
@@ -160,7 +160,7 @@ def test_weights_depend_on_the_text_and_the_text_only_through_its_cls():
 def test_projected_space_compares_what_retrieval_compares():
     model = pooling_model(pooling_space="projected")
     video, text = pair(model)
-    frames, _ = frame_and_patch_features(video.tokens)
+    frames, _ = frame_and_patch_features(model.visual_encoder(random_frames(3)))
     expected = text_weights(model.vision_proj(frames), model.text_proj(text.cls), 0.1)
     assert torch.equal(model.pooling_weights(video, text)[0], expected)
     hidden = pooling_model().pooling_weights(video, text)[0]
@@ -190,15 +190,15 @@ def test_each_option_weighs_frames_patches_both_or_nothing(pooling):
 @torch.no_grad()
 def test_pooled_sequence_is_cls_then_frames_then_patches(pooling):
     model = pooling_model(pooling=pooling)
-    video, text = pair(model)
-    found = model.condition(video, text)
+    encoded, (video, text) = model.visual_encoder(random_frames(3)), pair(model)
+    found = conditioned(model, video, text)
     assert found.shape == (3, 1 + 4 + 9, 24)
     of_frames, of_patches = (
         torch.ones(3, size) if weights is None else weights
         for weights, size in zip(model.pooling_weights(video, text), (4, 9), strict=True)
     )
     for clip in range(3):
-        tokens = video.tokens[clip]  # (T, 1 + N, D)
+        tokens = encoded[clip]  # (T, 1 + N, D)
         rows = [sum(tokens[t, 0] for t in range(4)) / 4]
         for t in range(4):
             rows.append(of_frames[clip, t] * sum(tokens[t, 1 + n] for n in range(9)) / 9)
@@ -209,5 +209,5 @@ def test_pooled_sequence_is_cls_then_frames_then_patches(pooling):
 
 def test_concat_keeps_every_token_frame_after_frame():
     video = torch.randn(2, 4, 10, 24)
-    found = pooled_tokens(video, None, None, "concat")
+    found = pooled_tokens(video, "concat")
     assert torch.equal(found, torch.cat([video[:, t] for t in range(4)], dim=1))

@@ -195,13 +195,10 @@ def test_clip_is_conditioned_as_in_retrieval(pooling, space):
     retrieval = train_temporal_parts(tiny_model(**BRANCH, **options))
     model = qa_model(**options)
     model.load_state_dict(retrieval.state_dict(), strict=False)
-    tokens = model.visual_encoder(random_frames(3))
+    tokens = model.encode_video(random_frames(3))
     query = torch.randn(3, 24, generator=torch.Generator().manual_seed(5))
     nothing = torch.zeros(3, 1)
-    wanted = retrieval.condition(
-        VideoFeatures(tokens, nothing), TextFeatures(query, nothing, nothing, nothing)
-    )
-    assert torch.equal(model.condition(tokens, query), wanted)
+    assert torch.equal(tokens, retrieval.encode_video(random_frames(3)).tokens)
     weights = retrieval.pooling_weights(
         VideoFeatures(tokens, nothing), TextFeatures(query, nothing, nothing, nothing)
     )
@@ -224,7 +221,7 @@ def test_clip_is_conditioned_as_in_retrieval(pooling, space):
 def test_pooling_weights_have_mean_one_where_there_are_any(pooling, weighs_frames, weighs_patches):
     model = qa_model(pooling=pooling)
     query = torch.randn(3, 24, generator=torch.Generator().manual_seed(5))
-    found = model.pooling_weights(model.visual_encoder(random_frames(3)), query)
+    found = model.pooling_weights(model.encode_video(random_frames(3)), query)
     for weights, is_there, size in zip(found, (weighs_frames, weighs_patches), (4, 9), strict=True):
         assert (weights is not None) == is_there
         if weights is not None:
@@ -237,9 +234,9 @@ def test_pooling_weights_have_mean_one_where_there_are_any(pooling, weighs_frame
 def test_clips_already_encoded_ground_a_question_alike():
     model, frames = qa_model(), random_frames(3)
     whole = model.encode(frames, questions())
-    parts = model.ground(model.visual_encoder(frames), questions())
-    assert torch.equal(whole.words, parts.words)
-    assert torch.equal(whole.attention_mask, parts.attention_mask)
+    parts = model.ground(model.encode_video(frames), questions())
+    assert torch.equal(whole.tokens, parts.tokens)
+    assert torch.equal(whole.mask, parts.mask)
 
 
 # Shapes
@@ -284,7 +281,7 @@ def wrong(**changes):
         ),
         (
             {"clip_of_question": torch.tensor([0, 1, 3])},
-            r"clip_of_question should be from 0 to 2, the rows of \(3, 4, 10, 24\), got 0 to 3",
+            r"clip_of_question should be from 0 to 2, the rows of \(3, 14, 24\), got 0 to 3",
         ),
         (
             {"clip_of_question": torch.tensor([2, -1, 0])},

@@ -13,7 +13,13 @@ from tiny import (
 )
 
 from litevl.errors import ShapeError
-from litevl.model.text import AttentionHeads, TextDecoder, TextEncoder
+from litevl.model.text import (
+    CrossAttentionHeads,
+    SelfAttentionHeads,
+    Source,
+    TextDecoder,
+    TextEncoder,
+)
 
 CLOSE = TOLERANCE[torch.float32]
 
@@ -47,7 +53,7 @@ def test_decoder_sees_no_word_that_comes_later():
     input_ids[:, 0] = DEC
     changed = input_ids.clone()
     changed[0, 3] += 1
-    before, after = decoder(input_ids, mask, source), decoder(changed, mask, source)
+    before, after = (decoder(ids, mask, Source(source)) for ids in (input_ids, changed))
     assert before.shape == (1, 6, 40)
     assert torch.equal(before[:, :3], after[:, :3])
     assert (before[:, 3:] - after[:, 3:]).abs().amax(dim=-1).min() > CLOSE
@@ -60,7 +66,7 @@ def test_decoder_equals_blips():
     input_ids, mask = random_captions([6, 6])
     input_ids[:, 0] = DEC
     expected = blip(input_ids, mask, encoder_hidden_states=source).logits
-    assert largest_difference(decoder(input_ids, mask, source), expected) <= CLOSE
+    assert largest_difference(decoder(input_ids, mask, Source(source)), expected) <= CLOSE
 
 
 @torch.no_grad()
@@ -78,8 +84,8 @@ def test_source_is_heard_and_its_mask_is_kept_to():
     seen = torch.tensor([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]])
     changed = source.clone()
     changed[:, 4:] += 1.0
-    before = encoder(input_ids, mask, source, seen)
-    after = encoder(input_ids, mask, changed, seen)
+    before = encoder(input_ids, mask, Source(source, seen))
+    after = encoder(input_ids, mask, Source(changed, seen))
     assert torch.equal(before[0], after[0])
     assert largest_difference(before[1], after[1]) > 0.01
 
@@ -89,8 +95,8 @@ def test_masked_source_equals_a_shorter_source():
     encoder, source = text_model(TextEncoder), random_source(1)
     input_ids, mask = random_captions([5])
     seen = torch.tensor([[1, 1, 1, 1, 0, 0]])
-    masked = encoder(input_ids, mask, source, seen)
-    assert largest_difference(masked, encoder(input_ids, mask, source[:, :4])) <= CLOSE
+    masked = encoder(input_ids, mask, Source(source, seen))
+    assert largest_difference(masked, encoder(input_ids, mask, Source(source[:, :4]))) <= CLOSE
 
 
 @torch.no_grad()
@@ -107,9 +113,9 @@ def test_without_a_source_cross_attention_is_left_out():
     ("mask", "source", "source_mask", "message"),
     [
         ((2, 4), None, None, r"attention_mask should be \(B W\) with B=2 W=5, got \(2, 4\)"),
-        ((2, 5), (3, 6, 24), None, r"source should be \(B S Dv\) .*got \(3, 6, 24\)"),
-        ((2, 5), (2, 6, 23), None, r"source should be .*Dv=24, got \(2, 6, 23\)"),
-        ((2, 5), (2, 6, 24), (2, 5), r"source_mask should be \(B S\) .*S=6.*, got \(2, 5\)"),
+        ((2, 5), (3, 6, 24), None, r"source.tokens should be \(B S Dv\) .*got \(3, 6, 24\)"),
+        ((2, 5), (2, 6, 23), None, r"source.tokens should be .*Dv=24, got \(2, 6, 23\)"),
+        ((2, 5), (2, 6, 24), (2, 5), r"source.mask should be \(B S\) .*S=6.*, got \(2, 5\)"),
     ],
 )
 def test_wrong_shapes_raise_with_both_shapes(mask, source, source_mask, message):
@@ -118,8 +124,11 @@ def test_wrong_shapes_raise_with_both_shapes(mask, source, source_mask, message)
         encoder(
             torch.zeros(2, 5, dtype=torch.long),
             torch.ones(mask),
-            None if source is None else torch.zeros(source),
-            None if source_mask is None else torch.ones(source_mask),
+            None
+            if source is None
+            else Source(
+                torch.zeros(source), None if source_mask is None else torch.ones(source_mask)
+            ),
         )
 
 
@@ -131,8 +140,11 @@ def test_more_words_than_positions_raise():
 
 def test_attention_weights_are_dropped_in_training_as_blip_does():
     config = tiny_config(dropout=0.5)
-    heads = AttentionHeads(config.text_width, config.text_width, config.text_heads, config.dropout)
+    sizes = config.text_width, config.text_width, config.text_heads, config.dropout
     x = torch.randn(1, 6, config.text_width, generator=torch.Generator().manual_seed(0))
-    torch.manual_seed(0)
-    assert not torch.equal(heads.train()(x, x, None), heads(x, x, None))
-    assert torch.equal(heads.eval()(x, x, None), heads(x, x, None))
+    seen = ((SelfAttentionHeads, (x, torch.ones(6).bool())), (CrossAttentionHeads, (Source(x),)))
+    for kind, what in seen:
+        heads = kind(*sizes)
+        torch.manual_seed(0)
+        assert not torch.equal(heads.train()(x, *what), heads(x, *what))
+        assert torch.equal(heads.eval()(x, *what), heads(x, *what))

@@ -252,7 +252,8 @@ def test_wrong_frames_raise_with_both_shapes(shape, wanted):
 @torch.no_grad()
 def test_without_temporal_attention_any_number_of_frames_will_do():
     model = tiny_model(**WITHOUT_TEMPORAL)
-    assert model.encode_video(random_frames(2, num_frames=7)).tokens.shape == (2, 7, 10, 24)
+    assert model.visual_encoder(random_frames(2, num_frames=7)).shape == (2, 7, 10, 24)
+    assert model.encode_video(random_frames(2, num_frames=7)).tokens.shape == (2, 1 + 7 + 9, 24)
 
 
 @torch.no_grad()
