@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from litevl.engine.clips import ClipSet
 from litevl.engine.distributed import ALONE, Group
 from litevl.engine.precision import computing
+from litevl.engine.rerank import Gallery, pair_logits
 from litevl.model.litevl import LiteVLForRetrieval, TextFeatures, VideoFeatures, similarities
 from litevl.spec import Resolved
 
@@ -84,35 +84,6 @@ def encode_captions(model: LiteVLForRetrieval, clips: ClipSet) -> TextFeatures:
     return model.encode_text(tokens.input_ids, tokens.attention_mask)
 
 
-@torch.inference_mode()
-def matching_logits(
-    model: LiteVLForRetrieval,
-    video: VideoFeatures,
-    text: TextFeatures,
-    text_index: Tensor,
-    video_index: Tensor,
-    batch_size: int,
-    group: Group = ALONE,
-) -> Tensor:
-    """The cross-encoder's logit for a match, for any pairs of a caption and a clip: (P,) float32.
-
-    For pairs that have few clips in common. Captions of like length share a batch, without the
-    padding that only longer ones need. The group's processes take the batches in turn.
-    """
-    lengths = text.attention_mask.sum(dim=1)  # (Q,)
-    order = lengths[text_index].argsort(stable=True)
-    logits = torch.zeros(len(order), device=text.cls.device)
-    for number, start in enumerate(range(0, len(order), batch_size)):
-        if not group.does(number):
-            continue
-        part = order[start : start + batch_size]
-        captions = text.select(text_index[part])
-        longest = int(lengths[text_index[part[-1]]])
-        clips = video.select(video_index[part])
-        logits[part] = model.match(clips, captions.cut(longest))[:, 1].float()
-    return group.sum(logits)  # each is one process's, 0 in the others
-
-
 def candidates(similarity: Tensor, k: int) -> Tensor:
     """True for the k highest of each row: (Q, G) bool. Ties go to the lower index."""
     order = similarity.argsort(dim=1, descending=True, stable=True)[:, :k]
@@ -165,29 +136,21 @@ def score_captions(
 
 def gallery_logits(
     model: LiteVLForRetrieval,
-    video: VideoFeatures,
+    video: Gallery,
     text: TextFeatures,
     pairs: Tensor,
     batch_size: int,
     title: str | None,
     group: Group,
 ) -> Tensor:
-    """Logits (Q, G) of the pairs that are True in (Q, G), 0 elsewhere; on the CPU.
-
-    Clip by clip, so that a clip's keys and values are computed once for all its captions. The
-    group's processes take the clips in turn.
-    """
-    device, at_once = text.cls.device, batch_size * PAIRS_PER_CLIP
-    logits = torch.zeros(pairs.shape, device=device)
-    clips = pairs.any(dim=0).nonzero().flatten().tolist()
-    hidden = title is None or not group.is_main
-    bar = tqdm(clips, desc=title, unit="clip", leave=False, disable=hidden)
-    for number, clip in enumerate(bar):
-        if group.does(number):
-            rows = pairs[:, clip].nonzero().flatten().to(device)
-            one = video.select(slice(clip, clip + 1))
-            logits[rows, clip] = model.match_one(one, text.select(rows), at_once)[:, 1].float()
-    return group.sum(logits).cpu()  # each is one process's, 0 in the others
+    """Logits (Q, G) of the pairs that are True in (Q, G), 0 elsewhere; on the CPU."""
+    rows, columns = pairs.nonzero(as_tuple=True)
+    at_once = batch_size * PAIRS_PER_CLIP
+    logits = torch.zeros(pairs.shape)
+    logits[rows, columns] = pair_logits(
+        model, video, text, rows, columns, at_once, title, group
+    ).cpu()
+    return logits
 
 
 def ranked(similarity: Tensor, logits: Tensor, chosen: Tensor, score: Score) -> Floats:
@@ -213,16 +176,15 @@ def twin_scores(
     own, twin = clips.twins()
     if not len(own):
         return np.zeros(0), np.zeros(0)
-    found = []
-    for caption in (own, twin):
-        itc = (text.embedding[caption].float() * video.embedding[own].float()).sum(dim=1)
-        total = itc if score != "itm-only" else torch.zeros_like(itc)
-        if score != "itc-only":
-            total = total + matching_logits(
-                model, video, text, caption, own, batch_size * PAIRS_PER_CLIP, group=group
-            )
-        found.append(total.double().cpu().numpy())
-    return found[0], found[1]
+    texts, videos = torch.cat([own, twin]), torch.cat([own, own])
+    total = (text.embedding[texts].float() * video.embedding[videos].float()).sum(dim=1)
+    if score == "itm-only":
+        total = torch.zeros_like(total)
+    if score != "itc-only":
+        at_once = batch_size * PAIRS_PER_CLIP
+        total = total + pair_logits(model, video, text, texts, videos, at_once, group=group)
+    of_own, of_twin = total.double().cpu().numpy().reshape(2, -1)
+    return of_own, of_twin
 
 
 def evaluate(

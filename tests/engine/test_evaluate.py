@@ -18,12 +18,12 @@ from tiny import (
 
 from litevl.data.annotations import Clip
 from litevl.data.dataset import FrameStore
+from litevl.engine import rerank
 from litevl.engine.clips import ClipSet
 from litevl.engine.evaluate import (
     candidates,
     encode_clips,
     evaluate,
-    matching_logits,
     score_captions,
     score_gallery,
     twin_scores,
@@ -105,14 +105,32 @@ def test_the_cross_encoder_decides_among_the_candidates(model, gallery):
     assert (expected.argsort() != similarities.argsort()).any()
 
 
-def test_each_pair_meets_the_cross_encoder_once_at_most(model, gallery, monkeypatch):
-    met, match_one = [], model.match_one
+@pytest.fixture
+def met(model, monkeypatch):
+    """(embedding of the caption, of the clip) of each pair that meets the cross-encoder."""
+    met, match, match_one = [], model.match, model.match_one
 
-    def counting(clip, text, at_once):
-        met.extend((value, clip.embedding[0, 0].item()) for value in text.embedding[:, 0].tolist())
+    def values(features):
+        return features.embedding[:, 0].tolist()
+
+    def matching(clips, text, row):
+        met.extend(zip(values(text), values(clips.select(row)), strict=True))
+        return match(clips, text, row)
+
+    def matching_one(clip, text, at_once):
+        met.extend((value, *values(clip)) for value in values(text))
         return match_one(clip, text, at_once)
 
-    monkeypatch.setattr(model, "match_one", counting)
+    monkeypatch.setattr(model, "match", matching)
+    monkeypatch.setattr(model, "match_one", matching_one)
+    return met
+
+
+@pytest.mark.parametrize("alone_from", [1, 3, 8])
+def test_each_pair_meets_the_cross_encoder_once_at_most(
+    model, gallery, met, monkeypatch, alone_from
+):
+    monkeypatch.setattr(rerank, "ALONE_FROM", alone_from)
     score_gallery(model, *gallery, k=2, score="itm+itc", batch_size=1)
     video, text = gallery
     similarity = text.embedding @ video.embedding.T
@@ -121,36 +139,12 @@ def test_each_pair_meets_the_cross_encoder_once_at_most(model, gallery, monkeypa
 
 
 @pytest.mark.parametrize("score", ["itm+itc", "itm-only", "itc-only"])
-def test_captions_alone_get_the_gallerys_scores_for_fewer_pairs(model, gallery, score, monkeypatch):
+def test_captions_alone_get_the_gallerys_scores_for_fewer_pairs(model, gallery, score, met):
     whole = score_gallery(model, *gallery, k=2, score=score, batch_size=2)
-    met, match_one = [], model.match_one
-
-    def counting(clip, text, at_once):
-        met.append(len(text.cls))
-        return match_one(clip, text, at_once)
-
-    monkeypatch.setattr(model, "match_one", counting)
+    met.clear()
     found = score_captions(model, *gallery, k=2, score=score, batch_size=2)
     np.testing.assert_allclose(found, whole.text_to_video, atol=CLOSE)
-    assert sum(met) == (0 if score == "itc-only" else 2 * NUM_CAPTIONS)
-
-
-def test_pairs_meet_the_cross_encoder_with_no_more_padding_than_their_batch_needs(
-    model, gallery, monkeypatch
-):
-    video, text = gallery
-    widths, match = [], model.match
-
-    def measuring(clips, captions):
-        widths.append((captions.input_ids.shape[1], int(captions.attention_mask.sum(1).max())))
-        return match(clips, captions)
-
-    monkeypatch.setattr(model, "match", measuring)
-    rows, columns = torch.arange(NUM_CAPTIONS), torch.zeros(NUM_CAPTIONS, dtype=torch.long)
-    matching_logits(model, video, text, rows, columns, 1)
-    assert all(width == longest for width, longest in widths)
-    assert [width for width, _ in widths] == sorted(text.attention_mask.sum(1).tolist())
-    assert widths[0] != widths[-1]
+    assert len(met) == (0 if score == "itc-only" else 2 * NUM_CAPTIONS)
 
 
 def test_similarity_alone_does_without_the_cross_encoder(model, gallery, monkeypatch):
@@ -158,18 +152,6 @@ def test_similarity_alone_does_without_the_cross_encoder(model, gallery, monkeyp
     found = score_gallery(model, *gallery, k=2, score="itc-only", batch_size=1)
     assert np.array_equal(found.text_to_video, found.itc)
     assert np.array_equal(found.video_to_text, found.itc)
-
-
-def test_pairs_at_a_time_do_not_change_their_scores(model, gallery):
-    rows, columns = torch.arange(6), torch.tensor([0, 1, 2, 3, 4, 0])
-    video, text = gallery
-    whole, parts = (matching_logits(model, video, text, rows, columns, size) for size in (100, 4))
-    assert (whole - parts).abs().max() <= CLOSE
-
-
-def test_no_pairs_give_no_logits(model, gallery):
-    none = torch.zeros(0, dtype=torch.long)
-    assert matching_logits(model, *gallery, none, none, 4).shape == (0,)
 
 
 # Candidates
