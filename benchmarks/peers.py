@@ -21,7 +21,7 @@ from transformers import TimesformerConfig, TimesformerModel
 from litevl.model.config import LiteVLConfig
 from litevl.model.litevl import LiteVLForRetrieval, TextFeatures
 from litevl.model.losses import MAX_TEMPERATURE, MIN_TEMPERATURE
-from litevl.model.text import AttentionHeads, TextEncoder, TextLayer
+from litevl.model.text import AttentionHeads, Source, TextEncoder, TextLayer
 from litevl.model.tokenizer import Tokens
 
 NOT_RANKED = -100.0  # BLIP's score of all that is not among the k
@@ -75,7 +75,7 @@ def straightforward_reranked(
         ids, mask = _of_pairs(model, text, caption, k)
         cls = text.cls[caption].expand(k, -1)
         source = pooled_by_text(model, tokens[top.indices], cls)
-        hidden = model.text_encoder(ids, mask, source)
+        hidden = model.text_encoder(ids, mask, Source(source))
         logits = model.itm_head(hidden[:, 0])[:, 1]
         scores[row, top.indices] = logits.float() + top.values.float()
     return scores

@@ -25,6 +25,7 @@ from benchmarks.peers import (
 from litevl.engine.evaluate import score_gallery
 from litevl.engine.retrieval import Batch, RetrievalObjective
 from litevl.model.litevl import similarities
+from litevl.model.text import Source
 from litevl.model.tokenizer import Tokens
 from litevl.spec import load_spec, resolve
 
@@ -85,7 +86,7 @@ def test_attention_written_out_is_sdpas_with_and_without_a_source():
     with torch.inference_mode():
         for given in (None, source):
             eager = eager_text(model.text_encoder, ids, mask, given)
-            ours = model.text_encoder(ids, mask, given)
+            ours = model.text_encoder(ids, mask, None if given is None else Source(given))
             assert (eager - ours)[mask.bool()].abs().max() < CLOSE
 
 
