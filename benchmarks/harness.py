@@ -20,11 +20,21 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from litevl.benchmark_record import BenchmarkRecord, Contender, Figure, Quartiles, Ratio, Row
+from litevl.benchmark_record import (
+    BenchmarkRecord,
+    Conditions,
+    Contender,
+    Figure,
+    Quartiles,
+    Ratio,
+    Row,
+)
 from litevl.record import code_state, hardware, package_versions
 from litevl.schema import Code, Hardware
 
 ROOT = Path(__file__).parents[1]
+Measured = tuple[list[Row], list[Figure]]  # what a benchmark returns
+
 FEWEST_ROUNDS = 3  # fewer have no quartiles to speak of
 
 
@@ -35,7 +45,6 @@ class Way:
     name: str
     call: Callable[[], object]
     items: float
-    count_flops: bool = True
     num_bytes: int | None = None
 
 
@@ -46,7 +55,6 @@ class Effort:
     seconds: float
     rounds: int
     fewest: int = FEWEST_ROUNDS
-    warm_up: int = 1
 
 
 def alternated(
@@ -56,9 +64,6 @@ def alternated(
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of each call of each way, round by round: all lists have one length."""
-    for _ in range(effort.warm_up):
-        for way in ways:
-            way.call()
     found: dict[str, list[float]] = {way.name: [] for way in ways}
     started = clock()
     for done in range(effort.rounds):
@@ -88,13 +93,17 @@ def quartiles(values: Sequence[float]) -> Quartiles:
 def measured_row(
     name: str,
     item: str,
-    conditions: dict[str, str | int | float],
+    conditions: Conditions,
     ways: Sequence[Way],
     effort: Effort,
     device: torch.device,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Row:
-    """A row: the first of the ways against each of the others, per item."""
+    """A row: the first of the ways against each of the others, per item.
+
+    Each way is called once before the clock runs: to warm up, and to count its operations.
+    """
+    flops = {way.name: flops_of(way.call) for way in ways}
     seconds = alternated(ways, effort, device, clock)
     first = ways[0]
     contenders = tuple(
@@ -102,7 +111,7 @@ def measured_row(
             name=way.name,
             seconds=quartiles(seconds[way.name]),
             items=way.items,
-            flops=flops_of(way.call) if way.count_flops else None,
+            flops=flops[way.name] or None,
             bytes=way.num_bytes,
         )
         for way in ways
@@ -131,8 +140,13 @@ def measured_row(
     )
 
 
+def ratio_to(row: Row, peer: str) -> float:
+    """How many times as fast as the peer ours is: the median over rounds."""
+    return next(ratio.times.median for ratio in row.ratios if ratio.slower == peer)
+
+
 def flops_of(call: Callable[[], object]) -> int:
-    """Operations of one call, two for each multiplication and addition, of products only."""
+    """Operations of one call: two for each multiplication and addition in torch's products."""
     with FlopCounterMode(display=False) as counter:
         call()
     return int(counter.get_total_flops())

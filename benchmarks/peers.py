@@ -11,7 +11,7 @@ from a clip's raw tokens, `model.visual_encoder(frames)`: (G, T, 1 + N, D).
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,10 @@ from transformers import TimesformerConfig, TimesformerModel
 from litevl.model.config import LiteVLConfig
 from litevl.model.litevl import LiteVLForRetrieval, TextFeatures
 from litevl.model.losses import MAX_TEMPERATURE, MIN_TEMPERATURE
-from litevl.model.text import AttentionHeads, Source, TextEncoder, TextLayer
+from litevl.model.text import AttentionHeads, TextEncoder, TextLayer
 from litevl.model.tokenizer import Tokens
+
+Attend = Callable[[AttentionHeads, Tensor, Tensor, Tensor], Tensor]
 
 NOT_RANKED = -100.0  # BLIP's score of all that is not among the k
 MASKED = -10_000.0  # what BLIP's text side adds where a word may not be seen
@@ -51,7 +53,8 @@ def blip_reranked(
     for row, caption in enumerate(captions):
         top = similarity[caption].topk(k)
         ids, mask = _of_pairs(model, text, caption, k)
-        hidden = eager_text(model.text_encoder, ids, mask, sequences[top.indices])  # (k, W, D)
+        source = sequences[top.indices]  # (k, T * (1 + N), D)
+        hidden = grounded_words(model.text_encoder, ids, mask, source, eager_attention)
         logits = model.itm_head(hidden[:, 0])[:, 1]
         scores[row, top.indices] = logits.float() + top.values.float()
     return scores
@@ -75,7 +78,7 @@ def straightforward_reranked(
         ids, mask = _of_pairs(model, text, caption, k)
         cls = text.cls[caption].expand(k, -1)
         source = pooled_by_text(model, tokens[top.indices], cls)
-        hidden = model.text_encoder(ids, mask, Source(source))
+        hidden = grounded_words(model.text_encoder, ids, mask, source, sdpa_attention)
         logits = model.itm_head(hidden[:, 0])[:, 1]
         scores[row, top.indices] = logits.float() + top.values.float()
     return scores
@@ -108,24 +111,40 @@ def pooled_by_text(model: LiteVLForRetrieval, tokens: Tensor, cls: Tensor) -> Te
     return torch.cat(parts, dim=1)
 
 
-# BLIP's text side with its attention written out
+# The text side as BLIP has it, and with torch's own attention
 
 
-def eager_text(
-    encoder: TextEncoder, input_ids: Tensor, attention_mask: Tensor, source: Tensor | None
+def grounded_words(
+    encoder: TextEncoder,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    source: Tensor | None,
+    attend: Attend,
 ) -> Tensor:
-    """The last layer's words (B, W, D). source: (B, S, D), None for the text alone."""
-    added = (1.0 - attention_mask.float())[:, None, None, :] * MASKED  # (B, 1, 1, W)
-    none = None if source is None else torch.zeros(source.shape[:2], device=source.device)
+    """The last layer's words (B, W, D), each of a text's source projected for that text alone.
+
+    source: (B, S, D), None for the text alone.
+    """
+    of_words = (1.0 - attention_mask.float())[:, None, None, :] * MASKED  # (B, 1, 1, W)
     x: Tensor = encoder.embeddings(input_ids)
     for layer in encoder.encoder.layer:
         assert isinstance(layer, TextLayer)
         own, across = layer.attention, layer.crossattention
-        x = own.output(eager_attention(own.self, x, x, added), x)
-        if source is not None and none is not None:
-            x = across.output(eager_attention(across.self, x, source, none[:, None, None]), x)
+        x = own.output(attend(own.self, x, x, of_words), x)
+        if source is not None:
+            of_source = torch.zeros(len(x), 1, 1, source.shape[1], device=x.device)
+            x = across.output(attend(across.self, x, source, of_source), x)
         x = layer.output(layer.intermediate(x), x)
     return x
+
+
+def heads_of(heads: AttentionHeads, x: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Query (B, H, W, D/H), key and value (B, H, S, D/H)."""
+    query, key, value = (
+        part.unflatten(-1, (heads.num_heads, -1)).permute(0, 2, 1, 3)
+        for part in (heads.query(x), heads.key(source), heads.value(source))
+    )
+    return query, key, value
 
 
 def eager_attention(heads: AttentionHeads, x: Tensor, source: Tensor, added: Tensor) -> Tensor:
@@ -133,20 +152,24 @@ def eager_attention(heads: AttentionHeads, x: Tensor, source: Tensor, added: Ten
 
     x: (B, W, D). source: (B, S, D). added: (B, 1, 1, S).
     """
-    query, key, value = (
-        part.unflatten(-1, (heads.num_heads, -1)).permute(0, 2, 1, 3)  # (B, H, W or S, D/H)
-        for part in (heads.query(x), heads.key(source), heads.value(source))
-    )
+    query, key, value = heads_of(heads, x, source)
     scores = torch.matmul(query, key.transpose(-1, -2)) / query.shape[-1] ** 0.5 + added
     weights = F.dropout(scores.softmax(dim=-1), heads.dropout, heads.training)
     return torch.matmul(weights, value).permute(0, 2, 1, 3).flatten(2)
+
+
+def sdpa_attention(heads: AttentionHeads, x: Tensor, source: Tensor, added: Tensor) -> Tensor:
+    """The same by torch's own; shapes as above."""
+    query, key, value = heads_of(heads, x, source)
+    mixed = F.scaled_dot_product_attention(query, key, value, added.to(query.dtype))
+    return mixed.transpose(1, 2).flatten(2)
 
 
 # BLIP's training step
 
 
 class BlipStep(nn.Module):
-    """BLIP's retrieval fine-tuning step with clips for images, forward and backward.
+    """BLIP's retrieval fine-tuning step with clips for images, up to its two losses.
 
     Momentum encoders move first, then come the unimodal passes of both, the contrastive loss
     against momentum features and queue, and two passes of the cross-encoder: the B pairs, then
@@ -173,10 +196,10 @@ class BlipStep(nn.Module):
             self.register_buffer(name, F.normalize(noise, dim=0))
         self.register_buffer("queue_ids", torch.full((queue_size,), BLIP_QUEUE_ID))
 
-    def backward(
+    def losses(
         self, frames: Tensor, tokens: Tokens, ids: Tensor, alpha: float
-    ) -> dict[str, Tensor]:
-        """Add the gradients of both losses; returns them, as {"vtc": (), "vtm": ()}.
+    ) -> tuple[Tensor, Tensor]:
+        """The contrastive and the matching loss, () each, whose sum BLIP takes back.
 
         frames: (B, T, 3, H, W). tokens: (B, W), padded to one length. ids: (B,) clip of each pair.
         """
@@ -189,8 +212,7 @@ class BlipStep(nn.Module):
             video_feature, text_feature, frames, tokens, ids, alpha
         )
         match = self._match(video.flatten(1, 2), tokens, ids, towards_text, towards_video)
-        (contrast + match).backward()  # type: ignore[no-untyped-call]
-        return {"vtc": contrast.detach(), "vtm": match.detach()}
+        return contrast, match
 
     def _contrast(
         self,
@@ -244,17 +266,18 @@ class BlipStep(nn.Module):
         encoder, mask = self.model.text_encoder, tokens.attention_mask
         words = tokens.input_ids.clone()
         words[:, 0] = self.model.encode_token_id
-        positive = eager_text(encoder, words, mask, video)[:, 0]
+        positive = grounded_words(encoder, words, mask, video, eager_attention)[:, 0]
         clips = self._drawn(towards_video, ids)
         captions = self._drawn(towards_text, ids)
         some_video = torch.stack([video[clip] for clip in clips])
         some_words = torch.stack([words[caption] for caption in captions])
         some_mask = torch.stack([mask[caption] for caption in captions])
-        negative = eager_text(
+        negative = grounded_words(
             encoder,
             torch.cat([words, some_words]),
             torch.cat([mask, some_mask]),
             torch.cat([some_video, video]),
+            eager_attention,
         )[:, 0]
         logits = self.model.itm_head(torch.cat([positive, negative]))  # (3 B, 2)
         labels = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
@@ -275,14 +298,16 @@ def video_features(model: LiteVLForRetrieval, tokens: Tensor) -> Tensor:
 
 def text_features(model: LiteVLForRetrieval, tokens: Tokens) -> Tensor:
     """normalize(text_proj(CLS)) of the text alone: (B, E)."""
-    words = eager_text(model.text_encoder, tokens.input_ids, tokens.attention_mask, None)
+    words = grounded_words(
+        model.text_encoder, tokens.input_ids, tokens.attention_mask, None, eager_attention
+    )
     return F.normalize(model.text_proj(words[:, 0]).float(), dim=-1)
 
 
 # Video encoder
 
 
-def timesformer(config: LiteVLConfig) -> TimesformerModel:
+def timesformer(config: LiteVLConfig) -> nn.Module:
     """transformers' TimeSformer of our video encoder's sizes, random weights, divided attention."""
     sizes = TimesformerConfig(
         image_size=config.image_size_px,
@@ -294,6 +319,5 @@ def timesformer(config: LiteVLConfig) -> TimesformerModel:
         intermediate_size=4 * config.vision_width,
         attention_type="divided_space_time",
     )
-    model = TimesformerModel(sizes)
-    model.train(False)
-    return model
+    model: nn.Module = TimesformerModel(sizes)
+    return model.eval()

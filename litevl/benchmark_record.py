@@ -18,6 +18,7 @@ from litevl.whole import write_bytes
 
 Count = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9./-]*$", max_length=100)]
+Conditions = dict[str, str | int | float]
 PROCESSOR_PARTS = ("device", "processor", "cores", "threads")  # what a time depends on first
 
 
@@ -70,7 +71,7 @@ class Row(Part):
     item: str
     """What is counted, in the plural: "pairs"."""
     rounds: Annotated[int, Field(ge=1)]
-    conditions: dict[str, str | int | float]
+    conditions: Conditions
     contenders: Annotated[tuple[Contender, ...], Field(min_length=1)]
     ratios: tuple[Ratio, ...] = ()
 

@@ -49,31 +49,40 @@ class Clock:
             self.calls.append(name)
             self.now += next(times)
 
-        return Way(name, call, items, count_flops=False)
+        return Way(name, call, items)
 
 
-def test_contenders_alternate_after_a_warm_up_that_is_not_timed():
+def test_contenders_alternate():
     clock = Clock()
-    ways = [clock.way("a", [50, 1, 2, 3]), clock.way("b", [50, 4, 5, 6])]
+    ways = [clock.way("a", [1, 2, 3]), clock.way("b", [4, 5, 6])]
     found = alternated(ways, Effort(seconds=100, rounds=3), CPU, clock)
-    assert clock.calls == ["a", "b"] * 4
+    assert clock.calls == ["a", "b"] * 3
     assert found == {"a": [1, 2, 3], "b": [4, 5, 6]}
+
+
+def test_the_first_call_warms_up_and_is_not_timed():
+    clock = Clock()
+    ways = [clock.way("a", [50, 2, 2, 2]), clock.way("b", [50, 4, 4, 4])]
+    row = measured_row("x", "pairs", {}, ways, Effort(100, 3), CPU, clock)
+    assert clock.calls == ["a", "b"] * 4
+    assert [each.seconds.high for each in row.contenders] == [2, 4]
+    assert [each.flops for each in row.contenders] == [None, None]  # nothing of torch's
 
 
 def test_measuring_ends_when_the_time_is_over_but_not_before_the_fewest_rounds():
     clock = Clock()
     way = clock.way("a", [1.0] * 20)
-    effort = Effort(seconds=5, rounds=100, fewest=3, warm_up=0)
+    effort = Effort(seconds=5, rounds=100, fewest=3)
     assert len(alternated([way], effort, CPU, clock)["a"]) == 5
-    clock, slow = Clock(), Effort(seconds=5, rounds=100, fewest=3, warm_up=0)
-    assert len(alternated([clock.way("a", [10.0] * 20)], slow, CPU, clock)["a"]) == 3
+    clock = Clock()
+    assert len(alternated([clock.way("a", [10.0] * 20)], effort, CPU, clock)["a"]) == 3
 
 
 def test_a_ratio_is_of_calls_of_one_round_and_per_item():
     clock = Clock()
     # The machine becomes ten times slower; the ratio does not notice, medians over all would.
-    ways = [clock.way("ours", [1, 1, 10], items=2.0), clock.way("peer", [3, 3, 30])]
-    row = measured_row("x", "pairs", {}, ways, Effort(100, 3, warm_up=0), CPU, clock)
+    ways = [clock.way("ours", [1, 1, 1, 10], items=2.0), clock.way("peer", [3, 3, 3, 30])]
+    row = measured_row("x", "pairs", {}, ways, Effort(100, 3), CPU, clock)
     assert row.ratios[0].times.model_dump() == {"low": 6, "median": 6, "high": 6}
     assert (row.ratios[0].faster, row.ratios[0].slower) == ("ours", "peer")
     assert row.contender("ours").rate == 2.0

@@ -1,0 +1,141 @@
+"""A step of fine-tuning for retrieval, timed beside a transcription of BLIP's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+import torch
+
+from benchmarks.harness import ROOT, Measured, Way, measured_row, ratio_to
+from benchmarks.peers import BlipStep
+from benchmarks.worlds import (
+    AS_IN_SPECS,
+    NUM_WORDS,
+    Setting,
+    random_captions,
+    random_frames,
+    random_model,
+)
+from litevl.benchmark_record import Conditions, Figure, Row
+from litevl.engine.clips import ClipSet
+from litevl.engine.precision import Precision, computing
+from litevl.engine.retrieval import Batch, RetrievalObjective
+from litevl.model.config import LiteVLConfig
+from litevl.model.litevl import LiteVLForRetrieval
+from litevl.spec import Resolved, load_spec, resolve
+
+# Peak of dense bf16 products in TFLOPS, by the makers' data sheets; model FLOP utilisation is a
+# share of it.
+PEAK_TFLOPS = {"A100": 312.0, "H100": 989.0, "H200": 989.0}
+NO_GPU = "no GPU at hand"
+
+
+def training(setting: Setting) -> Measured:
+    """Steps per second of fine-tuning for retrieval, beside BLIP's step on the same tensors."""
+    rows, figures = [], []
+    mini = LiteVLForRetrieval.from_blip("mini-blip", **AS_IN_SPECS).config
+    mini = replace(mini, num_frames=2) if setting.quick else mini
+    cases: list[tuple[str, str, LiteVLConfig, int, tuple[Precision, ...]]] = [
+        ("mini", "mini-BLIP's", mini, 4 if setting.quick else 16, ("fp32", "bf16")),
+        ("vit-b", setting.config_name, setting.config, 4, ("bf16",)),
+    ]
+    for name, title, config, batch_size, precisions in cases:
+        for precision in precisions:
+            row = training_row(name, title, config, batch_size, precision, setting)
+            rows.append(row)
+            figures.append(
+                Figure(
+                    name=f"training-{name}-{precision}",
+                    claim=f"Training step of the {title} model against BLIP's step, {precision}",
+                    unit="times",
+                    at_least=1.5,
+                    value=ratio_to(row, "blip"),
+                )
+            )
+    figures.append(utilisation(rows[-1], setting))
+    return rows, figures
+
+
+def training_row(
+    name: str,
+    title: str,
+    config: LiteVLConfig,
+    batch_size: int,
+    precision: Precision,
+    setting: Setting,
+) -> Row:
+    """One model's step up to the gradients, momentum encoders moved; without the optimizer."""
+    device, queue_size = setting.device, 16 * batch_size
+    words = random_captions(config, batch_size, NUM_WORDS, device)
+    frames = random_frames(config, batch_size, device)
+    batch = Batch(frames, words, torch.arange(batch_size, device=device))
+    objective = RetrievalObjective(
+        random_model(config, device).train(),
+        training_settings(batch_size, queue_size, precision),
+        # No step looks at more of them than how many there are.
+        *(cast(ClipSet, ()), cast(ClipSet, ())),
+        seed=0,
+    )
+    momentum = objective.settings.train.momentum
+    peer = BlipStep(
+        random_model(config, device).train(), queue_size, momentum, torch.Generator().manual_seed(0)
+    ).to(device)
+    generator = torch.Generator().manual_seed(0)
+
+    def ours() -> object:
+        objective.model.zero_grad(set_to_none=True)
+        losses = objective.backward(batch, 1, generator)
+        objective.after_step()
+        return losses
+
+    def blips() -> object:
+        peer.model.zero_grad(set_to_none=True)
+        with computing(precision, device):
+            vtc, vtm = peer.losses(frames, words, batch.ids, 0.4)
+        return (vtc + vtm).backward()  # type: ignore[no-untyped-call]
+
+    conditions: Conditions = {
+        "model": title,
+        "precision": precision,
+        "batch_size": batch_size,
+        "frames": config.num_frames,
+        "size_px": config.image_size_px,
+        "words": NUM_WORDS,
+        "queue": queue_size,
+        "optimizer": "left out on both sides",
+    }
+    ways = [Way("ours", ours, 1), Way("blip", blips, 1)]
+    return measured_row(f"{name}/{precision}", "steps", conditions, ways, setting.effort, device)
+
+
+def training_settings(batch_size: int, queue_size: int, precision: Precision) -> Resolved:
+    """The shipped retrieval study's, with the momentum encoder on, as BLIP's step has it."""
+    settings = resolve(load_spec(ROOT / "reproductions" / "msrvtt.toml"), "mini", "full")
+    changes = {
+        "batch_size": batch_size,
+        "queue_size": queue_size,
+        "precision": precision,
+        "momentum_encoder": True,
+    }
+    return settings.model_copy(update={"train": settings.train.model_copy(update=changes)})
+
+
+def utilisation(row: Row, setting: Setting) -> Figure:
+    """Model FLOP utilisation of our training step on a GPU."""
+    ours, value, why_not = row.contender("ours"), None, NO_GPU
+    if setting.device.type == "cuda":
+        name = torch.cuda.get_device_name(setting.device)
+        peak = next((peak for part, peak in PEAK_TFLOPS.items() if part in name), None)
+        if peak is None:
+            why_not = f"the peak of {name} is not in the list"
+        else:
+            value = (ours.flops or 0) / ours.seconds.median / (peak * 1e12)
+    return Figure(
+        name="training-utilisation",
+        claim=f"Model FLOP utilisation of a training step, {setting.config_name}, bf16, on a GPU",
+        unit="",
+        at_least=0.4,
+        value=value,
+        why_not=None if value is not None else why_not,
+    )
