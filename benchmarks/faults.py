@@ -95,13 +95,13 @@ def frames_shuffled() -> Patch:
 
     The order has a generator of its own: all other draws stay as they were.
     """
-    load, order = ClipSet.frames, np.random.default_rng(0)
+    load, order = ClipSet.pictures, np.random.default_rng(0)
 
-    def frames(clips: ClipSet, *arguments: Any, **options: Any) -> Tensor:
-        in_order = load(clips, *arguments, **options)  # (B, T, 3, S, S)
+    def pictures(clips: ClipSet, *arguments: Any, **options: Any) -> Tensor:
+        in_order = load(clips, *arguments, **options)  # (B, T, S, S, 3)
         return torch.stack([clip[order.permutation(len(clip))] for clip in in_order])
 
-    return mock.patch.object(ClipSet, "frames", frames)
+    return mock.patch.object(ClipSet, "pictures", pictures)
 
 
 def padding_seen() -> Patch:

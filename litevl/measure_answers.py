@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from litevl import metrics
-from litevl.data.video import SAMPLERS
+from litevl.data.samplers import SAMPLERS
 from litevl.engine.answering import answer_questions, is_right
 from litevl.engine.clips import ClipSet
 from litevl.engine.distributed import ALONE, Group

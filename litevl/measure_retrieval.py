@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from litevl import metrics
-from litevl.data.video import SAMPLERS
+from litevl.data.samplers import SAMPLERS
 from litevl.engine.clips import ClipSet
 from litevl.engine.distributed import ALONE, Group
 from litevl.engine.evaluate import Evaluation, evaluate, evaluate_shuffled, twin_scores

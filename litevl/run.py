@@ -261,7 +261,10 @@ def train_and_score(
         "weights": weights_part(weights),
         "timings_seconds": {"train": history.seconds, "evaluate": finished - trained},
         "cost": measure.cost(model, settings, device)
-        | {"device_hours": (history.seconds + finished - trained) / 3600},
+        | {
+            "device_hours": (history.seconds + finished - trained) / 3600,
+            "waiting_share": history.waiting_seconds / max(history.step_seconds, 1e-9),
+        },
         **history_part(history, settings),
         "metrics": scored.metrics,
         "temporal_scale": measure.learned_scale(model),

@@ -207,6 +207,8 @@ class Cost(Part):
     flops_per_pair: int
     peak_memory_gib: float
     device_hours: float
+    waiting_share: float | None = None
+    """Of the time of training steps, until the next batch was ready; older records lack it."""
 
 
 class Selection(Part):

@@ -197,6 +197,7 @@ def make_record(variant: str, seed: int, arrays: dict[str, Any], profile: str = 
             "flops_per_pair": 30_000_000,
             "peak_memory_gib": 1.4,
             "device_hours": 0.028,
+            "waiting_share": 0.02,
         },
         "selection": {"select": "last", "epoch": 10},
         "metrics": {"test": make_metrics(arrays), "validation": {}},

@@ -17,7 +17,8 @@ from litevl.data.annotations import Clip
 from litevl.data.decode import DecodeJob, decode_clips
 from litevl.data.fingerprint import HASH_FILE, file_hash, file_hashes
 from litevl.data.processes import Failure
-from litevl.data.video import Frames, Indices, decoder_versions, expect_decoder, read_frames
+from litevl.data.samplers import Indices
+from litevl.data.video import Frames, decoder_versions, expect_decoder, read_frames
 from litevl.errors import DataError, RunError, ShapeError
 from litevl.locks import alone_with
 from litevl.whole import whole_folder
@@ -254,10 +255,13 @@ def normalise(frames: "npt.NDArray[np.uint8] | torch.Tensor") -> "torch.Tensor":
         raise ShapeError(
             f"frames should be uint8 (..., T, S, S, 3), got {pixels.dtype} {tuple(pixels.shape)}"
         )
-    mean = torch.tensor(CLIP_MEAN, device=pixels.device)
-    std = torch.tensor(CLIP_STD, device=pixels.device)
-    scaled = (pixels.float() / 255 - mean) / std  # (..., T, S, S, 3)
-    return scaled.movedim(-1, -3).contiguous()  # (..., T, 3, S, S)
+    # Channels first, while a pixel is one byte; then in place.
+    planes = pixels.movedim(-1, -3).contiguous().float()  # (..., T, 3, S, S)
+    top, mean, std = (
+        torch.tensor(value, device=pixels.device).reshape(-1, 1, 1)
+        for value in (255.0, CLIP_MEAN, CLIP_STD)  # CUDA multiplies by a plain number's inverse
+    )
+    return planes.div_(top).sub_(mean).div_(std)
 
 
 # Batches.

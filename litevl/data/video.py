@@ -1,4 +1,4 @@
-"""Frames of a clip: which ones to look at, and how to decode them.
+"""Frames of a clip: how many there are, and how to decode some of them.
 
 The only file that imports decord. decord is what the field's numbers were made with, but it can
 loop for ever or abort inside native code: every clip is inspected before decord sees it, and files
@@ -8,17 +8,19 @@ Legend: K frames asked for, S = size_px.
 """
 
 import contextlib
-import functools
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from litevl.data.h264 import is_closed, needed_packets
+from litevl.data.samplers import Indices
 from litevl.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
     import av.filter
 
 Frames = npt.NDArray[np.uint8]
-Indices = npt.NDArray[np.int64]
+
+# Containers that keep the time at which each frame is shown; AVI's, for one, is made up on reading.
+WITH_TIMES = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts")
 
 # Degrees anticlockwise, as PyAV tells a file's rotation -> FFmpeg's filters that show it upright.
 TURNS: dict[int, tuple[tuple[str, str], ...]] = {
@@ -38,80 +42,25 @@ TURNS: dict[int, tuple[tuple[str, str], ...]] = {
 }
 
 
-# Samplers: num_available frames in the clip, num_wanted of them, as sorted indices (num_wanted,).
-# Clips shorter than num_wanted repeat frames; no index is ever outside the clip.
+@dataclass(frozen=True)
+class Scan:
+    """What a file's packets tell, without decoding any.
 
-
-def blip_uniform(num_available: int, num_wanted: int, _rng: np.random.Generator) -> Indices:
-    """BLIP's and ALPRO's grid, `np.arange(0, n, n / k, dtype=int)`: 0, d, 2d, ..., d = n // k.
-
-    numpy truncates the step, not the index, so the clip's tail is never seen, and a clip shorter
-    than num_wanted gives its first frame only. Kept to compare with BLIP's own numbers.
+    num_frames: those that count. is_closed: see `litevl.data.h264.is_closed`; False for what is
+        not H.264 and for containers that do not say when a frame is shown.
     """
-    _expect_counts(num_available, num_wanted)
-    return np.arange(num_wanted, dtype=np.int64) * (num_available // num_wanted)
 
-
-def lavis_uniform(num_available: int, num_wanted: int, _rng: np.random.Generator) -> Indices:
-    """LAVIS's `load_video` grid, `np.arange(0, n, n / k).astype(int)`: the index is truncated.
-
-    Rounding makes some indices one smaller than the fraction's: frame 7 of 14 from 122 is 60.
-    Some grids are one index too long, such as 7 of 17; the one too many is left out.
-    """
-    _expect_counts(num_available, num_wanted)
-    grid = np.arange(0, num_available, num_available / num_wanted)
-    return grid.astype(np.int64)[:num_wanted]
-
-
-def segment_middle(num_available: int, num_wanted: int, _rng: np.random.Generator) -> Indices:
-    """The middle frame of each of num_wanted equal segments: Frozen in Time's `sample_frames`.
-
-    Singularity, VindLU and UMT took it over. Theirs rounds an edge down by one now and then.
-    A clip shorter than num_wanted gives all its frames, then repeats the last, as Singularity's.
-    """
-    first, last = _segments(num_available, num_wanted)
-    return _repeat_last((first + last) // 2, num_wanted)
-
-
-def segment_random(num_available: int, num_wanted: int, rng: np.random.Generator) -> Indices:
-    """One frame of each of the same segments, drawn evenly by `rng`; short clips as above.
-
-    Frozen in Time's `random.choice(range(first, last))` never draws a segment's last frame.
-    """
-    first, last = _segments(num_available, num_wanted)
-    return _repeat_last(rng.integers(first, last, endpoint=True), num_wanted)
-
-
-SAMPLERS: dict[str, Callable[[int, int, np.random.Generator], Indices]] = {
-    "blip-uniform": blip_uniform,
-    "lavis-uniform": lavis_uniform,
-    "segment-middle": segment_middle,
-    "segment-random": segment_random,
-}
-
-
-def _segments(num_available: int, num_wanted: int) -> tuple[Indices, Indices]:
-    """First and last frame of each segment, both (min(num_available, num_wanted),)."""
-    _expect_counts(num_available, num_wanted)
-    num_segments = min(num_available, num_wanted)
-    edges = np.arange(num_segments + 1, dtype=np.int64) * num_available // num_segments
-    return edges[:-1], edges[1:] - 1
-
-
-def _repeat_last(indices: Indices, num_wanted: int) -> Indices:
-    return np.pad(indices, (0, num_wanted - len(indices)), mode="edge")
-
-
-def _expect_counts(num_available: int, num_wanted: int) -> None:
-    if num_available < 1 or num_wanted < 1:
-        raise ValueError(f"cannot sample {num_wanted} frames of {num_available}")
-
-
-# Reading one clip.
+    num_frames: int
+    is_closed: bool
 
 
 def count_frames(path: Path, first_seconds: float | None = None) -> int:
-    """Number of frames in the file, by reading its packets; nothing is decoded.
+    """Number of frames in the file, by reading its packets; see `scanned`."""
+    return scanned(path, first_seconds).num_frames
+
+
+def scanned(path: Path, first_seconds: float | None = None) -> Scan:
+    """Read a file's packets; nothing is decoded.
 
     first_seconds: only frames shown in so many seconds from the first one count.
     Raises DataError, with the reason, for a file that cannot be a whole clip: missing, empty,
@@ -131,22 +80,31 @@ def count_frames(path: Path, first_seconds: float | None = None) -> int:
             if container.format.name == "image2" or container.format.name.endswith("_pipe"):
                 raise DataError(f"{path}: a still picture, not a clip")
             num_claimed = len(stream.index_entries) or stream.frames
-            num_whole, times = 0, []
-            for packet in container.demux(stream):
-                if packet.size and not packet.is_corrupt:
-                    num_whole += 1
-                    if not packet.is_discard:  # cut off by an edit list: not shown
-                        times.append(packet.pts if packet.pts is not None else packet.dts)
+            packets = list(container.demux(stream))
+            whole = [packet for packet in packets if packet.size and not packet.is_corrupt]
+            shown = [packet for packet in whole if not packet.is_discard]  # by an edit list
+            times = [packet.pts if packet.pts is not None else packet.dts for packet in shown]
             num_frames = _num_early(times, stream.time_base, first_seconds)
+            extradata = _h264_extradata(container, stream)
+            closed = extradata is not None and is_closed(packets, extradata)
     except (av.error.FFmpegError, OSError) as error:
         raise DataError(f"{path}: {_reason_unreadable(path)}") from error
-    if num_whole < num_claimed:
+    if len(whole) < num_claimed:
         raise DataError(
-            f"{path}: truncated: the container claims {num_claimed} frames, {num_whole} are there"
+            f"{path}: truncated: the container claims {num_claimed} frames, {len(whole)} are there"
         )
     if not num_frames:
         raise DataError(f"{path}: holds a video stream without any frame")
-    return num_frames
+    return Scan(num_frames, closed)
+
+
+def _h264_extradata(
+    container: "av.container.InputContainer", stream: "av.VideoStream"
+) -> bytes | None:
+    """What the container says of an H.264 decoder; None where it is another, or frames no times."""
+    if container.format.name not in WITH_TIMES or stream.codec_context is None:
+        return None
+    return (stream.codec_context.extradata or b"") if stream.codec_context.name == "h264" else None
 
 
 def _num_early(
@@ -178,62 +136,90 @@ def read_frames(
     Raises DataError when the file is not a whole clip or holds fewer frames than asked for.
     No time limit: decord can hang on a damaged file, so `decode_clips` is for files not yet tried.
     """
+
+    def choose(num_frames: int) -> Indices:
+        return np.arange(num_frames) if indices is None else np.asarray([*indices], dtype=np.int64)
+
+    return read_chosen(path, choose, size_px, decoder, first_seconds)[1]
+
+
+def read_chosen(
+    path: Path,
+    choose: Callable[[int], Indices],
+    size_px: int,
+    decoder: str,
+    first_seconds: float | None = None,
+) -> tuple[int, Frames]:
+    """As `read_frames`, of the frames that are chosen by how many there are; and that number."""
     expect_decoder(decoder)
-    num_frames = count_frames(path, first_seconds)
-    wanted = np.arange(num_frames) if indices is None else np.asarray([*indices], dtype=np.int64)
+    scan = scanned(path, first_seconds)
+    num_frames, wanted = scan.num_frames, choose(scan.num_frames)
     if not len(wanted):
-        return np.empty((0, size_px, size_px, 3), np.uint8)
+        return num_frames, np.empty((0, size_px, size_px, 3), np.uint8)
     if wanted.min() < 0 or wanted.max() >= num_frames:
         raise DataError(
             f"{path}: frame {wanted.min() if wanted.min() < 0 else wanted.max()} asked for, "
             f"the clip has frames 0 to {num_frames - 1}"
         )
-    # From the start up to the last wanted frame, without seeking: decord's seek returns wrong
-    # frames on open-GOP H.264 (31 of 100 draws in our trial; dmlc/decord issue 195).
-    needed = np.unique(wanted)
+    needed, place = np.unique(wanted, return_inverse=True)
     frames = np.empty((len(needed), size_px, size_px, 3), np.uint8)
-    num_kept = 0
+    num_read = 0
     with contextlib.suppress(_DecodingError):  # too few frames: judged below
-        for number, frame in enumerate(DECODERS[decoder](path, size_px)):
-            if number == needed[num_kept]:
-                frames[num_kept] = frame()
-                num_kept += 1
-            if num_kept == len(needed):
-                break
-    if num_kept < len(needed):
+        for frame in DECODERS[decoder](path, size_px, needed, scan.is_closed):
+            frames[num_read] = frame
+            num_read += 1
+    if num_read < len(needed):
         raise DataError(f"{path}: {_reason_undecodable(path, num_frames, decoder)}")
-    return frames if indices is None else frames[np.searchsorted(needed, wanted)]
+    return num_frames, frames if np.array_equal(needed, wanted) else frames[place]
 
 
 class _DecodingError(Exception):
     """The decoder gave up on damaged data."""
 
 
-def _decord_frames(path: Path, size_px: int) -> Iterator[Callable[[], Frames]]:
-    """All frames in display order, resized by decord. Each comes as a call that copies it out."""
+def _decord_frames(path: Path, size_px: int, needed: Indices, is_closed: bool) -> Iterator[Frames]:
+    """The needed frames, resized by decord; numbers ascend.
+
+    From the start up to the last one, without seeking: decord's seek returns wrong frames on
+    open-GOP H.264 (31 of 100 draws in our trial; dmlc/decord issue 195). Its `skip_frames` spares
+    resizing, but seeks where it passes a key frame, and mistakes frames of AVI and MPEG-PS files
+    and of open groups for others: so only inside the groups of closed streams.
+    """
     import decord
 
     quieten("decord")
     _expect_rewindable(path)
-
-    def pixels(frame: Any) -> Frames:
-        # Rows are padded to 64 bytes, and where a pixel's share of that comes to 4 bytes or more,
-        # decord says so: (48, 48, 4) for a 48 px square. The colours are the row's first bytes.
-        rows: Frames = frame.asnumpy().reshape(size_px, -1)
-        return rows[:, : 3 * size_px].reshape(size_px, size_px, 3)
-
     try:
         reader = decord.VideoReader(
             str(path), ctx=decord.cpu(0), width=size_px, height=size_px, num_threads=1
         )
-        for _ in range(len(reader)):
-            yield functools.partial(pixels, reader.next())
+        # In display order. Where nothing is skipped, all are read as key frames are.
+        stops = reader.get_key_indices() if is_closed else range(needed[-1] + 1)
+        at = 0
+        for number in np.unique([*stops, *needed]).tolist():
+            if number > at:
+                reader.skip_frames(number - at)
+            picture = reader.next()
+            at = number + 1
+            if number in needed:
+                # Rows are padded to 64 bytes, and where a pixel's share of that comes to 4 bytes or
+                # more, decord says so: (48, 48, 4) for a 48 px square. Colours are the first bytes.
+                rows: Frames = picture.asnumpy().reshape(size_px, -1)
+                yield rows[:, : 3 * size_px].reshape(size_px, size_px, 3)
+            if at > needed[-1]:
+                return
     except (decord.DECORDError, RuntimeError, StopIteration) as error:
         raise _DecodingError from error
 
 
-def _pyav_frames(path: Path, size_px: int) -> Iterator[Callable[[], Frames]]:
-    """All frames in display order, resized by FFmpeg. Each comes as a call that converts it."""
+def _pyav_frames(
+    path: Path, size_px: int, needed: Indices, _is_closed: bool = False
+) -> Iterator[Frames]:
+    """The needed frames, resized by FFmpeg; numbers ascend.
+
+    Of H.264 only the packets that they need are decoded, which gives the same bits; of what else
+    there is, all up to the last one.
+    """
     import av
 
     graphs: dict[tuple[int, int, str, int], av.filter.Graph] = {}  # one, unless the size changes
@@ -250,12 +236,50 @@ def _pyav_frames(path: Path, size_px: int) -> Iterator[Callable[[], Frames]]:
             stream = container.streams.best("video")
             assert isinstance(stream, av.VideoStream)  # count_frames has seen to it
             stream.thread_type = "NONE"
-            for frame in container.decode(stream):
+            packets = list(container.demux(stream))
+            extradata = _h264_extradata(container, stream)
+            if extradata is not None:
+                plan = needed_packets(packets, extradata, needed)
+                found = plan and _from_few_packets(stream.codec_context, packets, *plan, convert)
+                if found and len(found) == len(needed):
+                    yield from (found[number] for number in needed.tolist())
+                    return
+                stream.codec_context.flush_buffers()
+            frames = (frame for packet in packets for frame in packet.decode())
+            num_read = 0
+            for number, frame in enumerate(frames):
                 if frame.is_corrupt:
                     return
-                yield functools.partial(convert, frame)
+                if number == needed[num_read]:
+                    yield convert(frame)
+                    num_read += 1
+                if num_read == len(needed):
+                    return
     except av.error.FFmpegError as error:
         raise _DecodingError from error
+
+
+def _from_few_packets(
+    decoder: "av.VideoCodecContext",
+    packets: "list[av.Packet[av.VideoStream]]",
+    runs: list[list[int]],
+    number_of: dict[int, int],
+    convert: "Callable[[av.VideoFrame], Frames]",
+) -> dict[int, Frames]:
+    """Frames by number, of those that `needed_packets` tells how to get; some where that fails."""
+    import av
+
+    found: dict[int, Frames] = {}
+    with contextlib.suppress(av.error.FFmpegError):
+        for run in runs:
+            for packet in (*(packets[place] for place in run), None):  # None: what is held back
+                for frame in decoder.decode(packet):
+                    if frame.is_corrupt:
+                        return {}
+                    if frame.pts in number_of:
+                        found[number_of[frame.pts]] = convert(frame)
+            decoder.flush_buffers()
+    return found
 
 
 def _square_graph(frame: "av.VideoFrame", size_px: int) -> "av.filter.Graph":
@@ -281,7 +305,7 @@ def _square_graph(frame: "av.VideoFrame", size_px: int) -> "av.filter.Graph":
     return graph
 
 
-DECODERS: dict[str, Callable[[Path, int], Iterator[Callable[[], Frames]]]] = {
+DECODERS: dict[str, Callable[[Path, int, Indices, bool], Iterator[Frames]]] = {
     "decord": _decord_frames,
     "pyav": _pyav_frames,
 }
@@ -373,7 +397,7 @@ def _reason_undecodable(path: Path, num_frames: int, decoder: str) -> str:
     # Counted by PyAV for both: decord's decoding thread fails at a different frame each time.
     num_decoded = 0
     with contextlib.suppress(_DecodingError):
-        for _ in _pyav_frames(path, 1):
+        for _ in _pyav_frames(path, 1, np.arange(num_frames)):
             num_decoded += 1
     if num_decoded >= num_frames:  # more, where the clip counts up to some second only
         return f'{decoder} cannot decode it, pyav can: set frames.decoder = "pyav"'

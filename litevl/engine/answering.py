@@ -6,7 +6,7 @@ Legend: B questions and C clips in a batch, T frames, Q questions of a split, K 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from litevl.data.annotations import Question
-from litevl.data.dataset import epoch_batches
+from litevl.data.dataset import epoch_batches, normalise
 from litevl.engine.clips import ClipSet
 from litevl.engine.distributed import ALONE, Group, rows_at_once
 from litevl.engine.features import parts_of
-from litevl.engine.precision import attention_kernel, computing
+from litevl.engine.precision import attention_kernel, computing, sendable
 from litevl.model.question_answering import LiteVLForQuestionAnswering, answer_tokens
 from litevl.model.tokenizer import Tokens
 from litevl.spec import Precision, Resolved
@@ -35,7 +35,7 @@ class Batch:
     Where several processes share a batch, all but `ids` is this process's part of it.
     """
 
-    frames: Tensor  # (C, T, 3, S, S)
+    frames: Tensor  # uint8 (C, T, S, S, 3)
     clip_of_question: Tensor  # (B,) from 0 to C - 1
     questions: Tokens
     answers: tuple[str, ...]  # as annotated: only training turns them into words
@@ -46,7 +46,7 @@ class Batch:
         part = slice(rows.start, rows.stop)
         clips, clip_of_question = torch.unique(self.clip_of_question[part], return_inverse=True)
         return Batch(
-            self.frames[clips],
+            self.frames[clips.to(self.frames.device)],
             clip_of_question,
             self.questions.select(torch.arange(rows.start, rows.stop)),
             self.answers[part],
@@ -79,7 +79,7 @@ def gather(
     needed, clip_of_own = np.unique(clip_of_question[rows.start : rows.stop], return_inverse=True)
     questions = [question for _, question in asked[rows.start : rows.stop]]
     return Batch(
-        clips.frames(index, sampler, rng, shuffle, own=needed.tolist()),
+        clips.pictures(index, sampler, rng, shuffle, own=needed.tolist()),
         torch.from_numpy(clip_of_own),
         clips.tokens([question.text for question in questions]),
         tuple(question.answer for question in questions),
@@ -122,7 +122,7 @@ def answer_questions(
                 continue
             batch = gather(clips, some, sampler, rng, shuffle)
             ranking = model.rank_answers(
-                batch.frames.to(device),
+                normalise(batch.frames.to(device)),
                 batch.questions.to(device),
                 listed,
                 k,
@@ -190,16 +190,18 @@ class AnsweringObjective:
                 self.clips.places(clips, sampler, rng)  # the same draws as the run before
                 continue
             own = self.group.share(len(index)) or range(1)
-            yield gather(self.clips, asked, sampler, rng, own=own)
+            batch = gather(self.clips, asked, sampler, rng, own=own)
+            yield replace(batch, frames=sendable(batch.frames, self.device))
 
     def backward(self, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:  # noqa: ARG002
         """Add the gradients of this process's share of the answers' loss; return that share."""
         total = torch.zeros((), device=self.device)
+        batch = replace(batch, frames=batch.frames.to(self.device, non_blocking=True))
         for rows in parts_of(range(len(self.group.share(len(batch.ids)))), self.at_once):
             part = batch.select(rows)
             with computing(self.settings.train.precision, self.device):
                 loss = self.model.loss(
-                    part.frames.to(self.device),
+                    normalise(part.frames),
                     part.questions.to(self.device),
                     self.clips.answer_tokens(part.answers).to(self.device),
                     clip_of_question=part.clip_of_question.to(self.device),

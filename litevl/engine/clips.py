@@ -15,7 +15,7 @@ from torch import Tensor
 
 from litevl.data.annotations import Clip, Question
 from litevl.data.dataset import FrameStore, normalise
-from litevl.data.video import SAMPLERS, Indices
+from litevl.data.samplers import SAMPLERS, Indices
 from litevl.model.tokenizer import Tokenizer, Tokens
 
 
@@ -44,14 +44,26 @@ class ClipSet:
         shuffle: bool = False,
         own: Sequence[int] | None = None,
     ) -> Tensor:
-        """The clips' sampled frames, normalised: (B, T, 3, S, S). shuffle: in random order.
+        """The clips' sampled frames, normalised: (B, T, 3, S, S). Arguments as for `pictures`."""
+        return normalise(self.pictures(index, sampler, rng, shuffle, own))
+
+    def pictures(
+        self,
+        index: Sequence[int] | npt.NDArray[np.int64],
+        sampler: str,
+        rng: np.random.Generator,
+        shuffle: bool = False,
+        own: Sequence[int] | None = None,
+    ) -> Tensor:
+        """The clips' sampled frames: uint8 (B, T, S, S, 3). shuffle: in random order.
 
         own: places in `index` of the clips to load, None for all; draws are made for all of them.
         """
         places = self.places(index, sampler, rng, shuffle)
         chosen = range(len(index)) if own is None else own
-        pictures = [self.store.frames(int(index[row]), places[row]) for row in chosen]
-        return normalise(np.stack(pictures))
+        return torch.from_numpy(
+            np.stack([self.store.frames(int(index[row]), places[row]) for row in chosen])
+        )
 
     def places(
         self,
@@ -60,7 +72,7 @@ class ClipSet:
         rng: np.random.Generator,
         shuffle: bool = False,
     ) -> list[Indices]:
-        """Which frames `frames` loads; the same draws."""
+        """Which frames `pictures` loads; the same draws."""
         sample, drawn = SAMPLERS[sampler], []
         for clip in index:
             places = sample(self.store.num_frames(int(clip)), self.num_frames, rng)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from litevl.data.dataset import epoch_batches
+from litevl.data.dataset import epoch_batches, normalise
 from litevl.engine.clips import ClipSet
 from litevl.engine.distributed import ALONE, Group, rows_at_once
 from litevl.engine.evaluate import encode_captions, encode_clips, twin_scores
 from litevl.engine.features import Features
-from litevl.engine.precision import attention_kernel, computing
+from litevl.engine.precision import attention_kernel, computing, sendable
 from litevl.metrics import order_right, ranks, recall_at
 from litevl.model.litevl import LiteVLForRetrieval, TextFeatures, VideoFeatures, similarities
 from litevl.model.losses import (
@@ -40,7 +40,7 @@ from litevl.spec import Resolved
 class Batch:
     """Clips with one caption each. Of the frames only those of the clips encoded here."""
 
-    frames: Tensor  # (C, T, 3, S, S), of this process's share of the B clips
+    frames: Tensor  # uint8 (C, T, S, S, 3), of this process's share of the B clips
     tokens: Tokens
     ids: Tensor  # (B,) index of each clip in its split
 
@@ -111,7 +111,8 @@ class RetrievalObjective:
                 self.clips.places(index, sampler, rng)  # the same draws as the run before
                 continue
             own = self.group.share(len(index)) or range(1)
-            frames = self.clips.frames(index, sampler, rng, own=own)
+            frames = self.clips.pictures(index, sampler, rng, own=own)
+            frames = sendable(frames, self.device)
             yield Batch(frames, self.clips.tokens(captions), torch.as_tensor(index))
 
     def backward(self, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -122,6 +123,7 @@ class RetrievalObjective:
         """
         count, rows = len(batch.ids), self.group.share(len(batch.ids))
         tokens, ids = batch.tokens.to(self.device), batch.ids.to(self.device)
+        batch = replace(batch, frames=batch.frames.to(self.device, non_blocking=True))
         encode = partial(self._encode, batch, tokens)
         features = Features(encode, count, self.at_once, self.group, self.device)
         video_tokens, video_embedding, cls, text_embedding = features.whole
@@ -157,7 +159,7 @@ class RetrievalObjective:
 
     def _rows_of(self, batch: Batch, tokens: Tokens, rows: range) -> tuple[Tensor, Tokens]:
         first = (self.group.share(len(batch.ids)) or range(1)).start
-        frames = batch.frames[rows.start - first : rows.stop - first].to(self.device)
+        frames = normalise(batch.frames[rows.start - first : rows.stop - first])
         return frames, tokens.select(torch.arange(rows.start, rows.stop, device=self.device))
 
     @torch.no_grad()

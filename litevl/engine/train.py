@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from litevl.engine.ahead import Ahead
 from litevl.engine.checkpoint import (
     expect_same_data,
     expect_same_settings,
@@ -41,7 +42,10 @@ class History:
     steps: list[dict[str, float]] = field(default_factory=list)
     validations: list[dict[str, float]] = field(default_factory=list)
     selected_epoch: int = 0
-    seconds: float = field(default=0.0, compare=False)  # over all sessions of a resumed run
+    # Over all sessions of a resumed run: in all, in steps, and of these until the batch was ready.
+    seconds: float = field(default=0.0, compare=False)
+    step_seconds: float = field(default=0.0, compare=False)
+    waiting_seconds: float = field(default=0.0, compare=False)
 
 
 class Objective(Protocol):
@@ -129,39 +133,51 @@ def train(
             if not place.batch:
                 torch.manual_seed(dropout_seed(seed, place, group.rank))
                 generator.manual_seed(stream_seed(seed, place.epoch))
-            for batch in objective.batches(place.epoch, place.batch):
-                if place.step == total:
-                    break
-                factor = learning_rate_factor(place.step, total, options.warmup_fraction)
-                for group_of_parameters in optimizer.param_groups:
-                    group_of_parameters["lr"] = group_of_parameters["peak_lr"] * factor
-                optimizer.zero_grad()
-                shares = objective.backward(batch, place.step, generator)
-                group.sum_gradients(model.parameters())
-                gradients = [p.grad for p in model.parameters() if p.grad is not None]
-                norm = torch.nn.utils.get_total_norm(gradients)
-                is_due = kept.minutes_since_last() >= options.checkpoint_minutes
-                told = tell(group, shares, stop=is_wanted(), save=is_due)
-                if not (math.isfinite(told.loss) and bool(norm.isfinite())):
-                    raise_not_finite(
-                        told.loss, norm.item(), place, objective.names(batch), model, folder, group
+            with Ahead(objective.batches(place.epoch, place.batch)) as batches:
+                for batch in batches:
+                    if place.step == total:
+                        break
+                    history.step_seconds += batches.step_seconds
+                    history.waiting_seconds += batches.waited_seconds
+                    factor = learning_rate_factor(place.step, total, options.warmup_fraction)
+                    for group_of_parameters in optimizer.param_groups:
+                        group_of_parameters["lr"] = group_of_parameters["peak_lr"] * factor
+                    optimizer.zero_grad()
+                    shares = objective.backward(batch, place.step, generator)
+                    group.sum_gradients(model.parameters())
+                    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+                    norm = torch.nn.utils.get_total_norm(gradients)
+                    is_due = kept.minutes_since_last() >= options.checkpoint_minutes
+                    told = tell(group, shares, stop=is_wanted(), save=is_due)
+                    if not (math.isfinite(told.loss) and bool(norm.isfinite())):
+                        raise_not_finite(
+                            told.loss,
+                            norm.item(),
+                            place,
+                            objective.names(batch),
+                            model,
+                            folder,
+                            group,
+                        )
+                    torch.nn.utils.clip_grads_with_norm_(
+                        model.parameters(), options.max_grad_norm, norm
                     )
-                torch.nn.utils.clip_grads_with_norm_(
-                    model.parameters(), options.max_grad_norm, norm
-                )
-                optimizer.step()
-                objective.after_step()
-                place = Place(place.epoch, place.batch + 1, place.step + 1)
-                bar.update()
-                if place.step % LOG_EVERY_STEPS == 0 or place.step == total:
-                    values = {"loss": told.loss, **(told.losses if len(told.losses) > 1 else {})}
-                    rate = options.learning_rate * factor
-                    history.steps.append({"step": place.step, **values, "learning_rate": rate})
-                    bar.set_postfix(loss=f"{told.loss:.3f}")
-                if told.stop or told.save:
-                    kept.save(place)
-                if told.stop:
-                    raise Preempted
+                    optimizer.step()
+                    objective.after_step()
+                    place = Place(place.epoch, place.batch + 1, place.step + 1)
+                    bar.update()
+                    if place.step % LOG_EVERY_STEPS == 0 or place.step == total:
+                        values = {
+                            "loss": told.loss,
+                            **(told.losses if len(told.losses) > 1 else {}),
+                        }
+                        rate = options.learning_rate * factor
+                        history.steps.append({"step": place.step, **values, "learning_rate": rate})
+                        bar.set_postfix(loss=f"{told.loss:.3f}")
+                    if told.stop or told.save:
+                        kept.save(place)
+                    if told.stop:
+                        raise Preempted
             place = Place(place.epoch + 1, 0, place.step)
             point = objective.validate()
             if point:

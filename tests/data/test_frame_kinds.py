@@ -11,8 +11,8 @@ import pytest
 from clips import levels
 from frame_kinds import IRREGULAR, KINDS, NUM_FRAMES, write_kind
 
-from litevl.data import video
-from litevl.data.video import DECODERS, SAMPLERS, count_frames, read_frames
+from litevl.data.samplers import SAMPLERS
+from litevl.data.video import DECODERS, count_frames, read_frames
 from litevl.errors import DataError
 
 README = Path(__file__).parents[2] / "reproductions" / "README.md"
@@ -105,29 +105,47 @@ def test_clip_of_one_frame_gives_it_as_often_as_asked(written, kind, decoder):
     assert (frames == frames[0]).all()
 
 
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_some_frames_are_those_of_the_whole_clip_bit_for_bit(written, kind, decoder):
+    if (kind, decoder) == (ONLY_PYAV, "decord"):
+        return  # refused, as told above
+    clip = written(kind)
+    whole = read_frames(clip, None, 48, decoder)
+    rng = np.random.default_rng(0)
+    for num_wanted in (1, 1, 2, 4, 8):
+        indices = rng.integers(0, len(whole), num_wanted)
+        assert np.array_equal(read_frames(clip, indices, 48, decoder), whole[indices]), indices
+
+
 @pytest.mark.parametrize(
     ("sampler", "num_decoded"), [("blip-uniform", 260), ("segment-middle", 281)]
 )
-def test_frames_are_decoded_up_to_the_last_wanted_one_and_only_wanted_ones_converted(
+def test_decord_stops_after_the_last_wanted_frame_and_resizes_wanted_ones_only(
     tmp_path, monkeypatch, sampler, num_decoded
 ):
-    counts = {"decoded": 0, "converted": 0}
+    counts, keys = {"skipped": 0, "resized": 0}, []
 
-    def counted(path, size_px):
-        for frame in DECODERS["pyav"](path, size_px):
-            counts["decoded"] += 1
+    class Counted(decord.VideoReader):
+        def skip_frames(self, num=1):
+            counts["skipped"] += num
+            super().skip_frames(num)
 
-            def convert(frame=frame):
-                counts["converted"] += 1
-                return frame()
+        def get_key_indices(self):
+            keys[:] = super().get_key_indices()
+            return keys
 
-            yield convert
+        def next(self):
+            counts["resized"] += 1
+            return super().next()
 
     clip = write_kind(tmp_path / "clip.mp4", num_frames=300, size=(32, 32))
     indices = SAMPLERS[sampler](300, 8, np.random.default_rng(0))
-    monkeypatch.setattr(video, "DECODERS", {"pyav": DECODERS["pyav"], "decord": counted})
+    monkeypatch.setattr(decord, "VideoReader", Counted)
     read_frames(clip, indices, 32, "decord")
-    assert counts == {"decoded": num_decoded, "converted": 8}
+    passed = {key for key in keys if key < num_decoded} - set(indices.tolist())
+    assert counts == {"skipped": num_decoded - 8 - len(passed), "resized": 8 + len(passed)}
+    assert 1 <= len(keys) < 8
 
 
 def test_readme_lists_every_kind_with_its_differences():

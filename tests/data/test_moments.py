@@ -19,9 +19,9 @@ from litevl.data.moments import (
     sentences,
     spans,
 )
+from litevl.data.samplers import SAMPLERS
 from litevl.data.scenes import PHRASES, REVERSED, draw_scenes, render, reversed_events, states
 from litevl.data.stills import vocabulary
-from litevl.data.video import SAMPLERS
 from litevl.model.tokenizer import Tokenizer
 
 ASPECTS = {

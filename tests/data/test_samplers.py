@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litevl.data.video import SAMPLERS
+from litevl.data.samplers import SAMPLERS
 
 RNG = np.random.default_rng(0)
 PAIRS = [(available, wanted) for available in range(1, 200) for wanted in range(1, 33)]

@@ -11,6 +11,7 @@ import pytest
 
 from litevl.data import scenes as scenes_module
 from litevl.data.drawing import COLOURS, SHAPES, Thing, coverage, write_clip
+from litevl.data.samplers import SAMPLERS
 from litevl.data.scenes import (
     PHRASES,
     REVERSED,
@@ -25,7 +26,6 @@ from litevl.data.scenes import (
     states,
 )
 from litevl.data.stills import vocabulary
-from litevl.data.video import SAMPLERS
 from litevl.model.tokenizer import Tokenizer
 
 NUM_SCENES = 300

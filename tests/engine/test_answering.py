@@ -97,7 +97,7 @@ def test_batch_holds_each_clip_once_and_says_which_question_is_about_which(clips
     batch = gather(split, chosen, SAMPLER, rng())
     own = sorted({clip for clip, _ in chosen})
     assert len(own) < len(chosen)
-    assert torch.equal(batch.frames, split.frames(own, SAMPLER, rng()))
+    assert torch.equal(batch.frames, split.pictures(own, SAMPLER, rng()))
     assert [own[place] for place in batch.clip_of_question.tolist()] == [c for c, _ in chosen]
     assert batch.ids == tuple(question.id for _, question in chosen)
     for row, (_, question) in enumerate(chosen):
@@ -110,7 +110,7 @@ def test_batch_holds_each_clip_once_and_says_which_question_is_about_which(clips
 def test_frames_of_a_clip_are_drawn_once_for_all_its_questions(clips):
     split = clips["train"]
     batch = gather(split, split.questions()[:8], "segment-random", rng(3))
-    again = split.frames(range(len(batch.frames)), "segment-random", rng(3))
+    again = split.pictures(range(len(batch.frames)), "segment-random", rng(3))
     assert torch.equal(batch.frames, again)
     assert len(batch.clip_of_question) == 8
 

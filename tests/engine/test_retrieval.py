@@ -12,12 +12,11 @@ from tiny import (
     TOLERANCE,
     fill,
     random_captions,
-    random_frames,
     tiny_model,
     train_temporal_parts,
 )
 
-from litevl.data.dataset import FrameStore
+from litevl.data.dataset import FrameStore, normalise
 from litevl.engine import retrieval
 from litevl.engine.clips import ClipSet
 from litevl.engine.retrieval import Batch, draw_pairs, pair_loss
@@ -58,7 +57,8 @@ def test_batches_hold_twins_together_each_with_one_of_its_captions(settings, cli
     for batch in new_objective(settings, clips).batches(0):
         ids = batch.ids.tolist()
         assert {index ^ 1 for index in ids} == set(ids)
-        assert batch.frames.shape == (4, 4, 3, 32, 32)
+        assert batch.frames.shape == (4, 4, 32, 32, 3)
+        assert batch.frames.dtype == torch.uint8
         for row, index in enumerate(ids):
             own = clips["train"].tokens(clips["train"].clips[index].captions).input_ids
             words = batch.tokens.input_ids[row]
@@ -112,6 +112,13 @@ def test_weight_of_soft_targets_reaches_the_teacher(settings, clips, monkeypatch
     assert weights == pytest.approx([0.0, 0.2, 0.4])
 
 
+def pictures(num_clips):
+    """Clips as they are stored: uint8 (B, T, 24, 24, 3)."""
+    shape = (num_clips, 4, 24, 24, 3)
+    generator = torch.Generator().manual_seed(3)
+    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+
+
 @pytest.fixture(scope="module")
 def pairs():
     """A model, four clips and captions as encoded, and their similarities divided by temperature.
@@ -120,7 +127,7 @@ def pairs():
     """
     model = train_temporal_parts(tiny_model(pooling_temperature=0.1, **BRANCH))
     with torch.no_grad():
-        video = model.encode_video(random_frames(4))
+        video = model.encode_video(normalise(pictures(4)))
         text = model.encode_text(*random_captions([4, 7, 5, 9]))
         similarity = similarities(video.embedding, text.embedding) / model.temp
     return model, video, text, similarity, torch.tensor([0, 1, 2, 0])
@@ -174,7 +181,7 @@ def test_negatives_of_the_same_clip_do_not_count(pairs, monkeypatch):
 def test_losses_are_those_of_the_batch_with_several_captions_of_a_clip(settings, clips, pairs):
     model, video, _, similarity, ids = pairs
     tokens = Tokens(*random_captions([4, 7, 5, 9]))
-    batch = Batch(random_frames(4), tokens, ids)
+    batch = Batch(pictures(4), tokens, ids)
     objective = new_objective(settings, clips)
     objective.model = model
     found = objective.backward(batch, 0, torch.Generator().manual_seed(0))

@@ -129,6 +129,7 @@ def test_max_steps_ends_training_in_the_middle_of_an_epoch(settings, clips, tmp_
     _, history = trained(settings, clips, tmp_path, max_steps=first + 2)
     assert history.steps[-1]["step"] == first + 2
     assert [point["step"] for point in history.validations] == [first, first + 2]
+    assert 0 < history.waiting_seconds < history.step_seconds < history.seconds
 
 
 def test_what_is_minimised_is_the_sum_of_the_losses(settings, clips, tmp_path):
@@ -158,13 +159,13 @@ def test_test_split_is_never_seen_by_training(settings, clips, tmp_path, monkeyp
 
     monkeypatch.setattr(clips["test"].store, "frames", refuse)
     read = []
-    original = ClipSet.frames
+    original = ClipSet.pictures
 
-    def frames(self, *rest, **options):
+    def pictures(self, *rest, **options):
         read.append({clip.id for clip in self.clips})
         return original(self, *rest, **options)
 
-    monkeypatch.setattr(ClipSet, "frames", frames)
+    monkeypatch.setattr(ClipSet, "pictures", pictures)
     trained(with_train(settings, **BEST), clips, tmp_path)
     seen = set.union(*read)
     assert seen == {clip.id for name in ("train", "validation") for clip in clips[name].clips}

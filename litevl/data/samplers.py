@@ -1,0 +1,77 @@
+"""Which frames of a clip to look at.
+
+A sampler gives num_wanted of the num_available frames of a clip, as sorted indices (num_wanted,).
+Clips shorter than num_wanted repeat frames; no index is ever outside the clip.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+Indices = npt.NDArray[np.int64]
+
+
+def blip_uniform(num_available: int, num_wanted: int, _rng: np.random.Generator) -> Indices:
+    """BLIP's and ALPRO's grid, `np.arange(0, n, n / k, dtype=int)`: 0, d, 2d, ..., d = n // k.
+
+    numpy truncates the step, not the index, so the clip's tail is never seen, and a clip shorter
+    than num_wanted gives its first frame only. Kept to compare with BLIP's own numbers.
+    """
+    _expect_counts(num_available, num_wanted)
+    return np.arange(num_wanted, dtype=np.int64) * (num_available // num_wanted)
+
+
+def lavis_uniform(num_available: int, num_wanted: int, _rng: np.random.Generator) -> Indices:
+    """LAVIS's `load_video` grid, `np.arange(0, n, n / k).astype(int)`: the index is truncated.
+
+    Rounding makes some indices one smaller than the fraction's: frame 7 of 14 from 122 is 60.
+    Some grids are one index too long, such as 7 of 17; the one too many is left out.
+    """
+    _expect_counts(num_available, num_wanted)
+    grid = np.arange(0, num_available, num_available / num_wanted)
+    return grid.astype(np.int64)[:num_wanted]
+
+
+def segment_middle(num_available: int, num_wanted: int, _rng: np.random.Generator) -> Indices:
+    """The middle frame of each of num_wanted equal segments: Frozen in Time's `sample_frames`.
+
+    Singularity, VindLU and UMT took it over. Theirs rounds an edge down by one now and then.
+    A clip shorter than num_wanted gives all its frames, then repeats the last, as Singularity's.
+    """
+    first, last = _segments(num_available, num_wanted)
+    return _repeat_last((first + last) // 2, num_wanted)
+
+
+def segment_random(num_available: int, num_wanted: int, rng: np.random.Generator) -> Indices:
+    """One frame of each of the same segments, drawn evenly by `rng`; short clips as above.
+
+    Frozen in Time's `random.choice(range(first, last))` never draws a segment's last frame.
+    """
+    first, last = _segments(num_available, num_wanted)
+    return _repeat_last(rng.integers(first, last, endpoint=True), num_wanted)
+
+
+SAMPLERS: dict[str, Callable[[int, int, np.random.Generator], Indices]] = {
+    "blip-uniform": blip_uniform,
+    "lavis-uniform": lavis_uniform,
+    "segment-middle": segment_middle,
+    "segment-random": segment_random,
+}
+
+
+def _segments(num_available: int, num_wanted: int) -> tuple[Indices, Indices]:
+    """First and last frame of each segment, both (min(num_available, num_wanted),)."""
+    _expect_counts(num_available, num_wanted)
+    num_segments = min(num_available, num_wanted)
+    edges = np.arange(num_segments + 1, dtype=np.int64) * num_available // num_segments
+    return edges[:-1], edges[1:] - 1
+
+
+def _repeat_last(indices: Indices, num_wanted: int) -> Indices:
+    return np.pad(indices, (0, num_wanted - len(indices)), mode="edge")
+
+
+def _expect_counts(num_available: int, num_wanted: int) -> None:
+    if num_available < 1 or num_wanted < 1:
+        raise ValueError(f"cannot sample {num_wanted} frames of {num_available}")
