@@ -132,6 +132,12 @@ def golden(session: nox.Session) -> None:
     run(session, "python", "-m", "benchmarks.regression", "--renew")
 
 
+@nox.session
+def benchmark(session: nox.Session) -> None:
+    """Measure speed and memory beside the peers; `-- --only re-ranking` does one of them."""
+    run(session, "python", "-m", "benchmarks.speed")
+
+
 @nox.session(name="pretrain-mini-blip")
 def pretrain_mini_blip(session: nox.Session) -> None:
     """Train mini-BLIP again on still images and say how close it came to the shipped one."""

@@ -21,7 +21,9 @@ from litevl.model.vision import Block
 def encoder(setting: Setting) -> Measured:
     """Clips per second of the video encoder beside transformers', and its share of the machine."""
     config, device, num_clips = setting.config, setting.device, 2
-    model, peer = random_model(config, device), timesformer(config).to(device)
+    # torch's counter of operations cannot follow parameters that need gradients and get none.
+    model = random_model(config, device).requires_grad_(False)
+    peer = timesformer(config).to(device).requires_grad_(False)
     frames = random_frames(config, num_clips, device)
     rows, figures = [], []
     for precision in setting.precisions:
