@@ -14,10 +14,11 @@ from benchmarks.worlds import (
     NUM_WORDS,
     Setting,
     random_captions,
-    random_frames,
     random_model,
+    random_pictures,
 )
 from litevl.benchmark_record import Conditions, Figure, Row
+from litevl.data.dataset import normalise
 from litevl.engine.clips import ClipSet
 from litevl.engine.precision import Precision, computing
 from litevl.engine.retrieval import Batch, RetrievalObjective
@@ -68,8 +69,8 @@ def training_row(
     """One model's step up to the gradients, momentum encoders moved; without the optimizer."""
     device, queue_size = setting.device, 16 * batch_size
     words = random_captions(config, batch_size, NUM_WORDS, device)
-    frames = random_frames(config, batch_size, device)
-    batch = Batch(frames, words, torch.arange(batch_size, device=device))
+    pictures = random_pictures(config, batch_size, device)
+    batch = Batch(pictures, words, torch.arange(batch_size, device=device))
     objective = RetrievalObjective(
         random_model(config, device).train(),
         training_settings(batch_size, queue_size, precision),
@@ -88,6 +89,8 @@ def training_row(
         losses = objective.backward(batch, 1, generator)
         objective.after_step()
         return losses
+
+    frames = normalise(pictures)  # ours does so in every step
 
     def blips() -> object:
         peer.model.zero_grad(set_to_none=True)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import Effort
+from litevl.data.dataset import normalise
 from litevl.engine.precision import Precision
 from litevl.model.config import LiteVLConfig
 from litevl.model.litevl import LiteVLForRetrieval
@@ -100,11 +101,17 @@ def random_model(config: LiteVLConfig, device: torch.device, seed: int = 0) -> L
     return model.eval().to(device)
 
 
-def random_frames(config: LiteVLConfig, num_clips: int, device: torch.device) -> Tensor:
-    """Clips as normalised frames (B, T, 3, S, S)."""
+def random_pictures(config: LiteVLConfig, num_clips: int, device: torch.device) -> Tensor:
+    """Clips as they are decoded: uint8 (B, T, S, S, 3)."""
     size = config.image_size_px
-    shape = (num_clips, config.num_frames, 3, size, size)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(device)
+    shape = (num_clips, config.num_frames, size, size, 3)
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(256, shape, generator=generator, dtype=torch.uint8).to(device)
+
+
+def random_frames(config: LiteVLConfig, num_clips: int, device: torch.device) -> Tensor:
+    """The same clips as normalised frames (B, T, 3, S, S)."""
+    return normalise(random_pictures(config, num_clips, device))
 
 
 def random_captions(

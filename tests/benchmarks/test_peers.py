@@ -24,6 +24,7 @@ from benchmarks.peers import (
     straightforward_reranked,
     timesformer,
 )
+from litevl.data.dataset import normalise
 from litevl.engine.evaluate import score_gallery
 from litevl.engine.retrieval import Batch, RetrievalObjective
 from litevl.model.litevl import similarities
@@ -113,18 +114,18 @@ def both_steps(num_pairs):
     objective.teacher.queue_text.copy_(blip.queue_text.T)
     objective.teacher.queue_ids.copy_(blip.queue_ids)
     ids, mask = random_captions(LENGTHS[:num_pairs])
-    return (
-        objective,
-        blip,
-        Batch(random_frames(num_pairs), Tokens(ids, mask), torch.arange(num_pairs)),
+    shape = (num_pairs, 4, 24, 24, 3)
+    pictures = torch.randint(
+        256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(3)
     )
+    return objective, blip, Batch(pictures, Tokens(ids, mask), torch.arange(num_pairs))
 
 
 def test_blips_step_has_our_losses_and_gradients_where_negatives_leave_no_choice():
     # Two clips: each has one negative. Without dropout nothing else is random.
     objective, blip, batch = both_steps(2)
     ours = objective.backward(batch, 1, torch.Generator().manual_seed(0))
-    vtc, vtm = blip.losses(batch.frames, batch.tokens, batch.ids, 0.4)
+    vtc, vtm = blip.losses(normalise(batch.frames), batch.tokens, batch.ids, 0.4)
     (vtc + vtm).backward()
     assert abs(ours["vtc"] - vtc) < CLOSE
     assert abs(ours["vtm"] - vtm) < CLOSE
@@ -141,12 +142,12 @@ def test_blips_step_moves_its_momentum_encoders_and_its_queue():
     with torch.no_grad():
         blip.model.text_proj.bias += 1.0
     before = blip.slow.text_proj.bias.clone()
-    blip.losses(batch.frames, batch.tokens, batch.ids, 0.4)
+    blip.losses(normalise(batch.frames), batch.tokens, batch.ids, 0.4)
     assert torch.allclose(blip.slow.text_proj.bias, before + 0.1)
     assert blip.queue_ids.tolist() == [0, 1] + [-100] * 6
     again = replace(batch, ids=torch.tensor([4, 5]))
     for _ in range(4):
-        blip.losses(again.frames, again.tokens, again.ids, 0.4)
+        blip.losses(normalise(again.frames), again.tokens, again.ids, 0.4)
     assert blip.queue_ids.tolist() == [4, 5] * 4
     assert all(parameter.grad is None for parameter in blip.slow.parameters())
 
