@@ -17,7 +17,6 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from litevl.engine.precision import attention_kernel
 from litevl.model.config import LiteVLConfig
 from litevl.model.litevl import LiteVLForRetrieval
 from litevl.model.question_answering import LiteVLForQuestionAnswering
@@ -62,26 +61,23 @@ def count(model: Model, text_tokens: int, answer_tokens: int, device: torch.devi
     frames = torch.zeros(1, config.num_frames, 3, size, size, device=device)
     text, answer, start = (longest(num, device) for num in (text_tokens, answer_tokens, 1))
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    with attention_kernel(device):
-        if isinstance(model, LiteVLForRetrieval):
-            video, of_clip = counted(lambda: model.encode_video(frames))
-            words, of_text = counted(lambda: model.encode_text(text.input_ids, text.attention_mask))
-            read, of_pair = shared_and_own(
-                lambda row: model.match(video, words.select(row), row), device
-            )
-            return Counts(of_clip, read, of_text, of_pair, 0, parameters)
-        clip, of_clip = counted(lambda: model.encode_video(frames))
-        read, of_text = shared_and_own(
-            lambda row: model.ground(clip, text.select(row), row), device
+    if isinstance(model, LiteVLForRetrieval):
+        video, of_clip = counted(lambda: model.encode_video(frames))
+        words, of_text = counted(lambda: model.encode_text(text.input_ids, text.attention_mask))
+        read, of_pair = shared_and_own(
+            lambda row: model.match(video, words.select(row), row), device
         )
-        asked = model.ground(clip, text)
-        read_of_text, of_pair = shared_and_own(
-            lambda row: model.answer_losses(asked.seen(row), answer.select(row), 0.0), device
-        )
-        _, of_start = shared_and_own(
-            lambda row: model.next_words(asked.seen(row), start.select(row)), device
-        )
-        return Counts(of_clip, read, of_text + read_of_text, of_pair, of_start, parameters)
+        return Counts(of_clip, read, of_text, of_pair, 0, parameters)
+    clip, of_clip = counted(lambda: model.encode_video(frames))
+    read, of_text = shared_and_own(lambda row: model.ground(clip, text.select(row), row), device)
+    asked = model.ground(clip, text)
+    read_of_text, of_pair = shared_and_own(
+        lambda row: model.answer_losses(asked.seen(row), answer.select(row), 0.0), device
+    )
+    _, of_start = shared_and_own(
+        lambda row: model.next_words(asked.seen(row), start.select(row)), device
+    )
+    return Counts(of_clip, read, of_text + read_of_text, of_pair, of_start, parameters)
 
 
 def shared_and_own(step: Callable[[Tensor], object], device: torch.device) -> tuple[int, int]:

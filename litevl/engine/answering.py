@@ -20,7 +20,7 @@ from litevl.data.dataset import epoch_batches, normalise
 from litevl.engine.clips import ClipSet
 from litevl.engine.distributed import ALONE, Group, rows_at_once
 from litevl.engine.features import parts_of
-from litevl.engine.precision import attention_kernel, computing, sendable
+from litevl.engine.precision import computing, sendable
 from litevl.model.question_answering import LiteVLForQuestionAnswering, answer_tokens
 from litevl.model.tokenizer import Tokens
 from litevl.spec import Precision, Resolved
@@ -207,8 +207,7 @@ class AnsweringObjective:
                     clip_of_question=part.clip_of_question.to(self.device),
                 )
                 loss = loss * (len(rows) / len(batch.ids))
-            with attention_kernel(self.device):  # for what is recomputed
-                loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return {"answer": total}
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from litevl.engine.distributed import Group
-from litevl.engine.precision import attention_kernel
 
 Encode = Callable[[range], Sequence[Tensor]]
 
@@ -68,8 +67,7 @@ class Features:
                     outputs = self._encode(part)
             of_part = [gradient[part.start : part.stop] for gradient in gradients]
             needed = [(o, g) for o, g in zip(outputs, of_part, strict=True) if o.requires_grad]
-            with attention_kernel(self._device):  # for what is recomputed
-                torch.autograd.backward([o for o, _ in needed], [g for _, g in needed])
+            torch.autograd.backward([o for o, _ in needed], [g for _, g in needed])
 
 
 def join(tensors: Sequence[Tensor]) -> Tensor:

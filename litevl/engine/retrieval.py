@@ -20,7 +20,7 @@ from litevl.engine.clips import ClipSet
 from litevl.engine.distributed import ALONE, Group, rows_at_once
 from litevl.engine.evaluate import encode_captions, encode_clips, twin_scores
 from litevl.engine.features import Features
-from litevl.engine.precision import attention_kernel, computing, sendable
+from litevl.engine.precision import computing, sendable
 from litevl.metrics import order_right, ranks, recall_at
 from litevl.model.litevl import LiteVLForRetrieval, TextFeatures, VideoFeatures, similarities
 from litevl.model.losses import (
@@ -133,7 +133,7 @@ class RetrievalObjective:
         with self._computing():
             similarity = similarities(video.embedding, text.embedding) / self.model.temp  # (B, B)
             vtc = self._contrastive_loss(similarity, video, text, slow, ids, rows, step)
-        self._backward(vtc)
+        vtc.backward()  # type: ignore[no-untyped-call]
         pairs = draw_pairs(similarity.detach(), ids, generator)
         own = torch.cat([torch.arange(rows.start, rows.stop) + count * n for n in range(3)])
         vtm = torch.zeros((), device=self.device)
@@ -142,7 +142,7 @@ class RetrievalObjective:
             with self._computing():
                 loss = pair_loss(self.model, video, text, some)
                 loss = loss * (some.is_valid.sum() / pairs.is_valid.sum().clamp(min=1))
-            self._backward(loss)
+            loss.backward()  # type: ignore[no-untyped-call]
             vtm += loss.detach()
         features.backward()
         if self.teacher is not None and slow is not None:
@@ -199,12 +199,8 @@ class RetrievalObjective:
             )
         return loss * (len(rows) / len(ids))
 
-    def _computing(self) -> AbstractContextManager[None]:
+    def _computing(self) -> AbstractContextManager[object]:
         return computing(self.settings.train.precision, self.device)
-
-    def _backward(self, loss: Tensor) -> None:
-        with attention_kernel(self.device):  # for what is recomputed
-            loss.backward()  # type: ignore[no-untyped-call]
 
     def alpha(self, step: int) -> float:
         """Weight of the soft targets: from 0 to its value over the first epoch, as in BLIP."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from litevl.errors import ShapeError
+from litevl.model.attention import attend
 from litevl.model.config import LiteVLConfig
 from litevl.model.shapes import expect
 
@@ -75,7 +76,7 @@ class AttentionHeads(nn.Module):
     def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """What each word gathers: (B, W, D). All others (B, H, W or S, D/H)."""
         dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, mask, dropout)
+        mixed = attend(query, key, value, mask, dropout)
         return mixed.transpose(1, 2).flatten(2)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from litevl.model.attention import attend
 from litevl.model.config import LiteVLConfig, Scaling
 from litevl.model.shapes import expect
 
@@ -32,7 +33,7 @@ class Attention(nn.Module):
         batch, length, width = x.shape
         qkv = self.qkv(x).view(batch, length, 3, self.num_heads, width // self.num_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, S, D/H)
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = attend(query, key, value)
         out: Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, length, width))
         return out
 
@@ -115,7 +116,9 @@ class Block(nn.Module):
         branch = self.temporal_norm(patches)
         if time is not None:
             branch = branch + time
-        branch = branch.transpose(1, 2).reshape(batch * places, frames, width)
+        # In one piece also for a single clip: the CPU's bf16 products copy the weights for each row
+        # of a strided batch.
+        branch = branch.transpose(1, 2).contiguous().view(batch * places, frames, width)
         branch = self.temporal_attn(branch).view(batch, places, frames, width).transpose(1, 2)
         out: Tensor = patches + self.temporal_scale(patches) * branch  # (B, T, N, D)
         return out

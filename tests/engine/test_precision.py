@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from torch.nn.attention import SDPBackend
 
-from litevl.engine.precision import attention_kernel, computing, repeatable, settle
+from litevl.engine.precision import computing, repeatable, settle
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -45,25 +44,6 @@ def test_precision_ends_with_an_error_too():
     with pytest.raises(ZeroDivisionError), computing("bf16", CPU):
         _ = 1 / 0
     assert not torch.is_autocast_enabled("cpu")
-
-
-def enabled_kernels():
-    """The SDPA kernels that torch may choose from now."""
-    return set(torch.nn.attention._cur_sdpa_kernel_backends())
-
-
-def test_processor_uses_the_plain_attention_kernel_and_only_inside():
-    before = enabled_kernels()
-    with computing("fp32", CPU):
-        assert enabled_kernels() == {SDPBackend.MATH}
-    assert enabled_kernels() == before
-    assert len(before) > 1
-
-
-def test_other_devices_choose_their_kernel():
-    before = enabled_kernels()
-    with attention_kernel(CUDA):
-        assert enabled_kernels() == before
 
 
 def test_backward_of_indexing_is_the_same_each_time_on_the_cpu():
