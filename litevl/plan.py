@@ -21,6 +21,7 @@ MAY_CHANGE = {
     "train.recompute": "the same numbers with less memory",
     "train.compile": "the same operations, in other kernels",
     "train.device_batch_size": "the same batch, in other parts",
+    "frames.cache": "the same frames, kept otherwise",
     "train.checkpoint_minutes": "how much work a crash can cost",
 }
 
@@ -71,8 +72,10 @@ def planned(resolved: Resolved, seed: int, subset: int | None, max_steps: int | 
     for key in MAY_CHANGE:
         table, _, name = key.rpartition(".")
         (settings[table] if table else settings).pop(name, None)
-    if not settings["model"]["fresh"]:  # ids are those from before there was this option
+    if not settings["model"]["fresh"]:  # ids are those from before there were these options
         del settings["model"]["fresh"]
+    if settings["frames"]["choices_per_segment"] is None:
+        del settings["frames"]["choices_per_segment"]
     decides = {"settings": settings, "seed": seed, "subset": subset, "max_steps": max_steps}
     decides |= shipped_parts(resolved)
     text = json.dumps(decides, sort_keys=True, separators=(",", ":"))

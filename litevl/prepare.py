@@ -12,15 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from litevl.data.annotations import Annotations
+from litevl.data.annotations import Annotations, Clip
 from litevl.data.checked import note_on_check
 from litevl.data.counting import DataReport, check_clips, expect_some_left, without_broken
-from litevl.data.dataset import FrameStore
+from litevl.data.dataset import FrameStore, Store
 from litevl.data.didemo import load_didemo
 from litevl.data.mini import ensure_world
 from litevl.data.mini_annotations import read_twins
 from litevl.data.msrvtt import load_msrvtt
 from litevl.data.prepared import note_on_preparation, prepared_hash
+from litevl.data.shards import Reading, Shards
 from litevl.data.video_qa import load_msrvtt_qa, load_msvd_qa
 from litevl.engine.clips import ClipSet
 from litevl.errors import DataError
@@ -75,6 +76,7 @@ def prepare(settings: Resolved, subset: int | None, allow_missing: bool) -> Prep
             twins,
             report.data.answers,
             data.max_answer_tokens or 0,
+            settings.frames.choices_per_segment,
         )
         for split, store in stores.items()
     }
@@ -83,28 +85,43 @@ def prepare(settings: Resolved, subset: int | None, allow_missing: bool) -> Prep
 
 def decoded(
     report: DataReport, settings: Resolved, workers: int, allow_missing: bool
-) -> tuple[dict[str, FrameStore], DataReport]:
+) -> tuple[dict[str, Store], DataReport]:
     """The frames of each split's clips, and the report without those that cannot be decoded.
 
     Such clips are a DataError that names them all, unless `allow_missing`.
     """
-    frames, root = settings.frames, Path(settings.data.root)
-    stores: dict[str, FrameStore] = {}
+    stores: dict[str, Store] = {}
     broken: dict[str, str] = {}
     for split, clips in report.data.splits.items():
-        stores[split] = FrameStore.open(
-            clips,
-            root.with_name(root.name + "-frames"),
-            frames.size_px,
-            frames.decoder,
-            workers,
-            allow_broken=allow_missing,
-            first_seconds=settings.data.first_seconds,
-        )
+        stores[split] = opened(clips, split, settings, workers, allow_missing)
         broken |= {clips[index].id: why for index, why in stores[split].broken.items()}
     for why in broken.values():
         logger.warning("left out: %s", why)
     return stores, expect_some_left(without_broken(report, broken))
+
+
+def opened(
+    clips: Sequence[Clip], split: str, settings: Resolved, workers: int, allow_missing: bool
+) -> Store:
+    """The frames of a split's clips, kept as the spec says, beside the data set."""
+    frames, first_seconds = settings.frames, settings.data.first_seconds
+    root = Path(settings.data.root)
+    folder = root.with_name(root.name + "-frames")
+    if frames.cache == "whole":
+        how = (frames.size_px, frames.decoder, workers)
+        return FrameStore.open(
+            clips, folder, *how, allow_broken=allow_missing, first_seconds=first_seconds
+        )
+    sampler = frames.train_sampler if split == "train" else frames.eval_sampler
+    reading = Reading(
+        frames.size_px,
+        frames.decoder,
+        first_seconds,
+        sampler,
+        frames.num_frames,
+        frames.choices_per_segment if sampler == "segment-random" else None,
+    )
+    return Shards.open(clips, folder, reading, workers, allow_broken=allow_missing)
 
 
 def read_annotations(data: DataSpec) -> Annotations:

@@ -53,6 +53,7 @@ def conflicts(values: Mapping[str, Any], profile: str) -> list[Problem]:
         found.append(
             ("model.weights", '"mini-blip" has seen drawings only; name a BLIP checkpoint')
         )
+    found += frames_conflicts(values)
     found += model_conflicts(values)
     found += train_conflicts(values)
     rerank_k = values.get("evaluate.rerank_k", 0)
@@ -119,6 +120,21 @@ def needed_keys(values: Mapping[str, Any], bad: set[str]) -> list[Problem]:
         if dataset in owners and is_there(table) and not is_there(key) and not is_under(key, bad):
             found.append((key, f'missing; "{dataset}" needs it'))
     return found
+
+
+def frames_conflicts(values: Mapping[str, Any]) -> list[Problem]:
+    """Caches that would have to hold every frame, and choices that nobody has."""
+    get, key = values.get, "frames.choices_per_segment"
+    is_random = get("frames.train_sampler") == "segment-random"
+    if get("frames.train_sampler") is None:
+        return []
+    if get(key) is not None and not is_random:
+        what = f'"{get("frames.train_sampler")}" chooses nothing; only for "segment-random"'
+        return [(key, what)]
+    if get("frames.cache") == "sampled" and is_random and get(key) is None:
+        what = '"sampled" would keep every frame, any of which may be drawn'
+        return [("frames.cache", f"{what}; set frames.choices_per_segment")]
+    return []
 
 
 def model_conflicts(values: Mapping[str, Any]) -> list[Problem]:

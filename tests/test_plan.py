@@ -68,6 +68,14 @@ def test_id_names_spec_profile_variant_and_seed(msrvtt):
     assert int(key, 16) >= 0
 
 
+def test_where_frames_are_kept_is_no_part_of_an_id_and_what_is_drawn_among_is(msrvtt):
+    fewer = changed(msrvtt, "frames", "choices_per_segment", 4)
+    assert ids(changed(msrvtt, "frames", "cache", "sampled")) == ids(msrvtt)
+    assert ids(changed(fewer, "frames", "cache", "sampled")) == ids(fewer)
+    assert not set(ids(fewer)) & set(ids(msrvtt))
+    assert not set(ids(changed(msrvtt, "frames", "choices_per_segment", 5))) & set(ids(fewer))
+
+
 def test_id_is_the_same_on_every_machine_and_day():
     # Records are found by id: if this value changes, every run ever recorded has to run again.
     settings = {

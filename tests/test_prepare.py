@@ -3,11 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from small import SHIPPED
 
 from litevl import prepare as module
 from litevl.data.annotations import Annotations, Clip, Question
+from litevl.data.samplers import possible_frames
+from litevl.engine.clips import ClipSet
 from litevl.errors import DataError
 from litevl.model.tokenizer import Tokenizer
 from litevl.prepare import count_questions, expect_usable_text
@@ -191,3 +195,71 @@ def test_sentences_are_read_in_the_order_of_the_spec(monkeypatch, order, asked):
     monkeypatch.setattr(module, "load_didemo", lambda *arguments: calls.append(arguments))
     module.read_annotations(data_spec("didemo", sentence_order=order, leave_out=("a",)))
     assert [(left_out, given) for _, left_out, given in calls] == [(("a",), asked)]
+
+
+# Frames
+
+
+@pytest.fixture
+def drawn(tmp_path, make_clip):
+    """Opens four clips of 16 to 19 frames as a split of a ClipSet, kept in the way asked for."""
+    clips = tuple(
+        Clip(f"c{n}", make_clip(f"c{n}.mp4", num_frames=16 + n), "s", ("a",)) for n in range(4)
+    )
+    shipped = resolve(load_spec(SHIPPED / "msrvtt.toml"), "mini", "full")
+    few = {"size_px": 32, "num_frames": 4, "choices_per_segment": 2, "decoder": "pyav"}
+
+    def open_as(cache: str, split: str) -> ClipSet:
+        frames = shipped.frames.model_copy(update=few | {"cache": cache})
+        data = shipped.data.model_copy(update={"root": str(tmp_path / "root")})
+        settings = shipped.model_copy(update={"frames": frames, "data": data})
+        store = module.opened(clips, split, settings, 1, False)
+        words = Tokenizer.for_weights("mini-blip")
+        return ClipSet(clips, store, words, 4, 32, {}, choices_per_segment=2)
+
+    return open_as
+
+
+@pytest.mark.parametrize(
+    ("split", "sampler", "num_kept"),
+    [("train", "segment-random", 8), ("validation", "segment-middle", 4)],
+)
+def test_a_split_keeps_what_its_sampler_may_ask_for_and_gives_the_same_frames(
+    drawn, split, sampler, num_kept
+):
+    whole, few = drawn("whole", split), drawn("sampled", split)
+    assert len(few.store.reading.kept(19)) == num_kept
+    seen = set()
+    for seed in range(8):
+        wanted, found = (
+            some.pictures([3, 0, 2], sampler, np.random.default_rng(seed), True, own=[0, 2])
+            for some in (whole, few)
+        )
+        assert torch.equal(wanted, found)
+        seen.add(found.numpy().tobytes())
+    assert len(seen) > 4
+
+
+@pytest.mark.parametrize(
+    ("dataset", "title"),
+    [
+        ("msrvtt", "MSR-VTT"),
+        ("didemo", "DiDeMo"),
+        ("msvd_qa", "MSVD-QA"),
+        ("msrvtt_qa", "MSRVTT-QA"),
+    ],
+)
+def test_readme_tells_how_large_the_paper_profiles_cache_becomes(dataset, title):
+    settings = resolve(load_spec(SHIPPED / f"{dataset}.toml"), "paper", "full")
+    frames, expected = settings.frames, settings.data.expected
+    others = expected.validation_clips + expected.test_clips
+    sizes = [
+        num_clips * len(possible_frames(sampler, 10_000, frames.num_frames, choices))
+        for num_clips, sampler, choices in (
+            (expected.train_clips, frames.train_sampler, frames.choices_per_segment),
+            (others, frames.eval_sampler, None),
+        )
+    ]
+    gigabytes = sum(sizes) * frames.size_px**2 * 3 / 1e9
+    row = f"| {title} | {expected.train_clips:,} | {others:,} | {gigabytes:.1f} |"
+    assert row in (SHIPPED / "README.md").read_text("utf-8")

@@ -26,6 +26,18 @@ from spec_texts import TEXT, TEXTS, edited, problem_lines, set_in
             id="stream that does not start at zero",
         ),
         pytest.param(
+            [("choices_per_segment = 4", "")],
+            'profile.paper.frames.cache: "sampled" would keep every frame, any of which may be '
+            "drawn; set frames.choices_per_segment",
+            id="compact cache of every frame",
+        ),
+        pytest.param(
+            [('train_sampler = "segment-random"', 'train_sampler = "blip-uniform"')],
+            'profile.paper.frames.choices_per_segment: "blip-uniform" chooses nothing; only for '
+            '"segment-random"',
+            id="choices of a sampler that has none",
+        ),
+        pytest.param(
             [("rerank_k = 128", "rerank_k = 1001")],
             "profile.paper.evaluate.rerank_k: 1001 is more than the gallery holds (1000)",
             id="more candidates than gallery",

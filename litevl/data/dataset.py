@@ -6,9 +6,9 @@ Legend: B clips, T frames, S = size_px.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,20 @@ PlacesOrWhy = list[tuple[int, int] | str]  # for a clip that cannot be decoded, 
 
 
 # Their frames.
+
+
+class Store(Protocol):
+    """Where the frames of a list of clips come from; see `FrameStore` for what each does."""
+
+    broken: dict[int, str]
+
+    def __len__(self) -> int: ...
+
+    def num_frames(self, clip_index: int) -> int: ...
+
+    def frames(self, clip_index: int, indices: Indices) -> Frames: ...
+
+    def pictures(self, asked: Sequence[tuple[int, Indices]]) -> Frames: ...
 
 
 class FrameStore:
@@ -86,7 +100,7 @@ class FrameStore:
         first_seconds: of each clip; see `read_frames`.
         """
         expect_decoder(decoder)
-        _expect_files(clips)
+        expect_files(clips)
         store = folder / _store_key(clips, size_px, decoder, first_seconds)
         places = _read_places(store, size_px)
         is_new = places is None
@@ -106,13 +120,13 @@ class FrameStore:
             places = _read_places(store, size_px)
             assert places is not None
         broken = {index: why for index, why in enumerate(places) if isinstance(why, str)}
-        if broken and not allow_broken:
-            raise DataError(_message_broken([*broken.values()], len(clips)))
+        if not allow_broken:
+            expect_clips_decode([*broken.values()], len(clips))
         whole = [place for place in places if not isinstance(place, str)]
         opened = cls(store / "frames.u8", whole, size_px, broken)
         if not is_new:
             kept = [clip for index, clip in enumerate(clips) if index not in broken]
-            _expect_same_frames(opened, store, kept, (size_px, decoder, first_seconds))
+            expect_same_frames(opened, store, kept, (size_px, decoder, first_seconds), np.arange)
         return opened
 
     def __len__(self) -> int:
@@ -130,11 +144,22 @@ class FrameStore:
             raise IndexError(f"clip {clip_index} has {num_frames} frames, not {indices.tolist()}")
         return np.asarray(self._frames[self._starts[clip_index] + indices])
 
+    def pictures(self, asked: Sequence[tuple[int, Indices]]) -> Frames:
+        """Frames of several clips, given by index and numbers: uint8 (B, T, S, S, 3)."""
+        return np.stack([self.frames(*one) for one in asked])
 
-def _expect_files(clips: Sequence[Clip]) -> None:
+
+def expect_files(clips: Sequence[Clip]) -> None:
+    """Raise DataError that names every clip without a file."""
     missing = [f"{clip.path}: missing: no such file" for clip in clips if not clip.path.is_file()]
     if missing:
         raise DataError(_message_broken(missing, len(clips)))
+
+
+def expect_clips_decode(reasons: Sequence[str], num_clips: int) -> None:
+    """Raise DataError that lists why some clips of so many cannot be decoded, if any."""
+    if reasons:
+        raise DataError(_message_broken(reasons, num_clips))
 
 
 def _message_broken(reasons: Sequence[str], num_clips: int) -> str:
@@ -159,14 +184,16 @@ def _store_key(
     return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:20]
 
 
-def _expect_same_frames(
-    opened: FrameStore,
+def expect_same_frames(
+    opened: Store,
     store: Path,
     clips: Sequence[Clip],
     reading: tuple[int, str, float | None],
+    kept: Callable[[int], Indices],
 ) -> None:
     """Read the first and the last clip again: DataError for one that is not as in the store.
 
+    kept: which frames of a clip the store has, by how many there are.
     Damage that leaves a file's size and times as they were is told by nothing else. In this
     process: what was hashed first is what was decoded before, so it cannot hang the decoder now.
     """
@@ -179,7 +206,7 @@ def _expect_same_frames(
                 "  Put the clip back as it was published. Others may be damaged too: delete the "
                 f"{HASH_FILE} beside it, and every clip is read again."
             )
-        wanted = np.arange(min(opened.num_frames(index), NUM_FRAMES_COMPARED))
+        wanted = kept(opened.num_frames(index))[:NUM_FRAMES_COMPARED]
         found = read_frames(path, wanted, *reading)
         differ = (found != opened.frames(index, wanted)).any(axis=(1, 2, 3))
         if differ.any():
@@ -224,21 +251,21 @@ def _build(
             file.write(answer.data)
             places[int(index)] = (num_frames, len(answer))
             num_frames += len(answer)
-            _expect_room(folder, file.tell(), num_done, num_clips)
-    if reasons and not allow_broken:
-        raise DataError(_message_broken(reasons, num_clips))
+            expect_room(folder.parents[1], file.tell(), num_done, num_clips)
+    if not allow_broken:
+        expect_clips_decode(reasons, num_clips)
     (folder / PLACES_FILE).write_text(json.dumps(places), encoding="utf-8")
 
 
-def _expect_room(folder: Path, num_bytes: int, num_done: int, num_clips: int) -> None:
+def expect_room(cache: Path, num_bytes: int, num_done: int, num_clips: int) -> None:
     """Stop early, not after hours, when the disk will not hold all clips at the mean size."""
     if num_done % NUM_BETWEEN_CHECKS:
         return
     needed_gib = num_bytes * (num_clips / num_done - 1) / 2**30
-    free_gib = shutil.disk_usage(folder).free / 2**30
+    free_gib = shutil.disk_usage(cache).free / 2**30
     if needed_gib > free_gib:
         raise RunError(
-            f"{folder.parents[1]}: no room for the frame cache: "
+            f"{cache}: no room for the frame cache: "
             f"it needs {needed_gib:.1f} GiB more, {free_gib:.1f} GiB are free"
         )
 

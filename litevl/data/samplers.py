@@ -4,6 +4,7 @@ A sampler gives num_wanted of the num_available frames of a clip, as sorted indi
 Clips shorter than num_wanted repeat frames; no index is ever outside the clip.
 """
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -43,21 +44,51 @@ def segment_middle(num_available: int, num_wanted: int, _rng: np.random.Generato
     return _repeat_last((first + last) // 2, num_wanted)
 
 
-def segment_random(num_available: int, num_wanted: int, rng: np.random.Generator) -> Indices:
+def segment_random(
+    num_available: int, num_wanted: int, rng: np.random.Generator, choices: int | None = None
+) -> Indices:
     """One frame of each of the same segments, drawn evenly by `rng`; short clips as above.
 
-    Frozen in Time's `random.choice(range(first, last))` never draws a segment's last frame.
+    choices: draw among so many of a segment's frames, the middles of its equal parts; None for all
+        of them. Frozen in Time's `random.choice(range(first, last))` never draws a segment's last.
     """
     first, last = _segments(num_available, num_wanted)
-    return _repeat_last(rng.integers(first, last, endpoint=True), num_wanted)
+    if choices is None:
+        return _repeat_last(rng.integers(first, last, endpoint=True), num_wanted)
+    size = last + 1 - first
+    parts = np.minimum(choices, size)
+    return _repeat_last(first + (2 * rng.integers(0, parts) + 1) * size // (2 * parts), num_wanted)
 
 
-SAMPLERS: dict[str, Callable[[int, int, np.random.Generator], Indices]] = {
+Sampler = Callable[[int, int, np.random.Generator], Indices]
+SAMPLERS: dict[str, Sampler] = {
     "blip-uniform": blip_uniform,
     "lavis-uniform": lavis_uniform,
     "segment-middle": segment_middle,
     "segment-random": segment_random,
 }
+
+
+def sampler_of(name: str, choices: int | None) -> Sampler:
+    """A sampler by name; choices: see `segment_random`, no other has any."""
+    if name == "segment-random":
+        return functools.partial(segment_random, choices=choices)
+    return SAMPLERS[name]
+
+
+def possible_frames(
+    name: str, num_available: int, num_wanted: int, choices: int | None = None
+) -> Indices:
+    """All frames that a sampler may ask for: ascending, each once."""
+    if name != "segment-random":
+        return np.unique(SAMPLERS[name](num_available, num_wanted, np.random.default_rng(0)))
+    if choices is None:
+        return np.arange(num_available)
+    first, last = _segments(num_available, num_wanted)
+    size = (last + 1 - first)[:, None]
+    parts = np.minimum(choices, size)
+    number = np.minimum(np.arange(choices), parts - 1)
+    return np.unique(first[:, None] + (2 * number + 1) * size // (2 * parts))
 
 
 def _segments(num_available: int, num_wanted: int) -> tuple[Indices, Indices]:

@@ -134,7 +134,10 @@ def expect_same_settings(stored: Mapping[str, Any], now: Mapping[str, Any]) -> N
 
     stored, now: resolved specs as nested tables. What MAY_CHANGE is listed in one line of the log.
     """
-    before, after = flat(stored), flat(now)
+    before, after = (
+        {key: value for key, value in flat(one).items() if value is not None}
+        for one in (stored, now)
+    )
     changed = {
         key: f"{key}: {before.get(key, NOT_SAID)!r} -> {after.get(key, NOT_SAID)!r}"
         for key in (*before, *(key for key in after if key not in before))

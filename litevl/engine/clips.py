@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from litevl.data.annotations import Clip, Question
-from litevl.data.dataset import FrameStore, normalise
-from litevl.data.samplers import SAMPLERS, Indices
+from litevl.data.dataset import Store, normalise
+from litevl.data.samplers import Indices, sampler_of
 from litevl.model.tokenizer import Tokenizer, Tokens
 
 
@@ -24,13 +24,14 @@ class ClipSet:
     """The clips of one split, their frames, and what turns text into words."""
 
     clips: tuple[Clip, ...]
-    store: FrameStore
+    store: Store
     tokenizer: Tokenizer
     num_frames: int
     max_tokens: int
     twin_of: dict[str, str]  # clip id -> id of the clip that shows it backwards, where known
     answers: tuple[str, ...] = ()  # the declared answer list
     max_answer_tokens: int = 0
+    choices_per_segment: int | None = None  # of a random sampler
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -61,9 +62,8 @@ class ClipSet:
         """
         places = self.places(index, sampler, rng, shuffle)
         chosen = range(len(index)) if own is None else own
-        return torch.from_numpy(
-            np.stack([self.store.frames(int(index[row]), places[row]) for row in chosen])
-        )
+        asked = [(int(index[row]), places[row]) for row in chosen]
+        return torch.from_numpy(self.store.pictures(asked))
 
     def places(
         self,
@@ -73,7 +73,7 @@ class ClipSet:
         shuffle: bool = False,
     ) -> list[Indices]:
         """Which frames `pictures` loads; the same draws."""
-        sample, drawn = SAMPLERS[sampler], []
+        sample, drawn = sampler_of(sampler, self.choices_per_segment), []
         for clip in index:
             places = sample(self.store.num_frames(int(clip)), self.num_frames, rng)
             drawn.append(rng.permutation(places) if shuffle else places)
