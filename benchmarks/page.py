@@ -20,6 +20,7 @@ from litevl.benchmark_record import (
     machine_words,
     read_benchmarks,
 )
+from litevl.compare import markdown_table
 from litevl.report.figures import COLOURS, MARKERS, WIDTH_INCHES, Picture, draw
 from litevl.whole import write_bytes
 
@@ -83,7 +84,7 @@ def figures_table(records: Sequence[BenchmarkRecord]) -> str:
         for record in records
         for figure in record.figures
     ]
-    return table(("figure", "asked", "measured", ""), rows)
+    return markdown_table(("figure", "asked", "measured", ""), rows)
 
 
 def asked(figure: Figure) -> str:
@@ -127,7 +128,7 @@ def rows_table(rows: Sequence[Row]) -> str:
                 )
             )
     header = ("row", "contender", "rate", "seconds a call", "GFLOP an item", "peak MiB")
-    return table((*header, f"{rows[0].contenders[0].name} is", "conditions"), lines)
+    return markdown_table((*header, f"{rows[0].contenders[0].name} is", "conditions"), lines)
 
 
 def seconds(found: Quartiles) -> str:
@@ -140,14 +141,6 @@ def times(found: Quartiles | None) -> str:
     if found is None:
         return ""
     return f"{found.median:.2f} times as fast ({found.low:.2f} to {found.high:.2f})"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; a letter that would end a cell is written out."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
-    )
 
 
 def plots(record: BenchmarkRecord) -> list[Picture]:

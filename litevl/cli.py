@@ -1,4 +1,4 @@
-"""The `litevl` command: check, plan, run, submit, data, report. Heavy imports wait until needed."""
+"""The `litevl` command and what each of its words does. Heavy imports wait until needed."""
 
 import argparse
 import contextlib
@@ -125,6 +125,27 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--spec", metavar="NAME", help="only this reproduction, by its name")
     sub.add_argument("--profile", choices=("mini", "paper"), help="only this scale")
     sub.set_defaults(command=report)
+
+    sub = add(
+        "compare",
+        help="set the records of two commits side by side",
+        description="Set the records of two commits side by side: scores by paired differences of "
+        "the same queries and seeds, with 95 %% intervals, and benchmarks by ratios of medians.",
+        epilog="litevl compare main/reports reports --fail-if-worse",
+    )
+    sub.add_argument("before", type=Path, metavar="A", help="the --output folder as it was")
+    sub.add_argument("after", type=Path, metavar="B", help="the --output folder as it is now")
+    sub.add_argument("--json", action="store_true", help="print JSON instead of Markdown tables")
+    sub.add_argument(
+        "--fail-if-worse", action="store_true",
+        help="return 1 where an interval of B - A lies below zero; every interval stands on its "
+        "own, so one in forty does by chance",
+    )  # fmt: skip
+    sub.add_argument(
+        "--across-machines", action="store_true",
+        help="compare benchmarks although they were measured on different machines",
+    )  # fmt: skip
+    sub.set_defaults(command=compare)
     return top
 
 
@@ -266,6 +287,20 @@ def report(arguments: argparse.Namespace) -> int:
         pages, combined = render_all(output / "records", output, arguments.spec, arguments.profile)
     print(*pages, *combined, sep="\n")
     return 0
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Print what changed between two folders of records; 1 where that is worse and was asked."""
+    from litevl.compare import as_json as compared_as_json
+    from litevl.compare import as_markdown, compare_folders
+
+    folders = arguments.before, arguments.after
+    found = compare_folders(*folders, arguments.across_machines)
+    if arguments.json:
+        print(json.dumps(compared_as_json(found), indent=2))
+    else:
+        print(as_markdown(found, (str(folders[0]), str(folders[1]))))
+    return int(arguments.fail_if_worse and found.is_worse)
 
 
 @contextlib.contextmanager
