@@ -90,7 +90,10 @@ def execute_plan(
     if at_once > 1:
         for run in {data_key(run): run for run in left.runs}.values():
             prepare(run.resolved, subset, allow_missing)
-        execute_side_by_side(left, options, at_once, doers)
+        rest = num_left % at_once  # these have the cores to themselves
+        execute_side_by_side(left.first(num_left - rest), options, at_once, doers)
+        if rest > 1:
+            execute_side_by_side(left, options, rest, doers)
     execute_left(left, options, doers, group)
     if report and group.is_main:
         from litevl.report.page import render_report

@@ -33,6 +33,10 @@ class Left:
     output: Path
     before: tuple[Stamp, ...]
 
+    def first(self, count: int) -> "Left":
+        """Some of the runs."""
+        return Left(self.runs[:count], self.output, self.before[:count])
+
     def outcome(self, number: int) -> State:
         """What came of a run since the command began, in whichever process; "missing" until then.
 

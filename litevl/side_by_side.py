@@ -39,7 +39,7 @@ def num_side_by_side(asked: int | None, num_runs: int) -> int:
 def execute_side_by_side(left: Left, options: Options, at_once: int, doers: Any) -> None:
     """Share the runs, whose data is prepared, between new processes; returns when they have ended.
 
-    doers: shared memory that takes the process id of who executes each run.
+    doers: shared memory that takes the process id of who executes each run, or more.
     A process that comes down is a RunError that names its run; the others are then ended.
     """
     num_threads = max(1, int(hardware("cpu")["cores"]) // at_once)

@@ -64,6 +64,28 @@ def test_runs_side_by_side_leave_the_records_of_runs_one_by_one(small, tmp_path,
 
 
 @pytest.mark.parametrize(
+    ("num_runs", "at_once", "expected"),
+    [(5, 2, [(4, 2)]), (4, 2, [(4, 2)]), (5, 3, [(3, 3), (5, 2)]), (2, 5, [(2, 2)]), (3, 1, [])],
+)
+def test_runs_that_fill_no_whole_round_share_the_cores_among_them(
+    small, tmp_path, monkeypatch, num_runs, at_once, expected
+):
+    """The last of five runs on two cores has both: one would be idle."""
+    rounds, ends = [], []
+    monkeypatch.setattr(
+        engine,
+        "execute_side_by_side",
+        lambda left, _options, at_once, _doers: rounds.append((len(left.runs), at_once)),
+    )
+    monkeypatch.setattr(engine, "execute_left", lambda left, *_: ends.append(len(left.runs)))
+    monkeypatch.setattr(engine, "prepare", lambda *_: None)
+    seeds = [part for seed in range(num_runs) for part in ("--seed", str(seed))]
+    chosen = ["--variant", "full", *seeds, "--jobs", str(at_once), "--no-report"]
+    assert main(["run", str(small / "spec.toml"), *chosen, "--output", str(tmp_path)]) == 0
+    assert (rounds, ends) == (expected, [num_runs])
+
+
+@pytest.mark.parametrize(
     ("asked", "num_runs", "expected"), [(None, 5, 2), (None, 1, 1), (4, 5, 4), (4, 0, 1)]
 )
 @pytest.mark.usefixtures("two_cores")
