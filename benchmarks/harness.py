@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from litevl.benchmark_record import (
     BenchmarkRecord,
@@ -147,9 +147,16 @@ def ratio_to(row: Row, peer: str) -> float:
 
 def flops_of(call: Callable[[], object]) -> int:
     """Operations of one call: two for each multiplication and addition in torch's products."""
-    with FlopCounterMode(display=False) as counter:
+    # Its own list has the GPU's kernels of attention and lacks the CPU's.
+    attention = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _sdpa_flops}
+    with FlopCounterMode(display=False, custom_mapping=attention) as counter:
         call()
     return int(counter.get_total_flops())
+
+
+def _sdpa_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    """From the three shapes."""
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
 def peak_memory_mib(job: Callable[..., Any], *given: Any) -> tuple[float, Any]:

@@ -24,7 +24,7 @@ from litevl.model.losses import MAX_TEMPERATURE, MIN_TEMPERATURE
 from litevl.model.text import AttentionHeads, TextEncoder, TextLayer
 from litevl.model.tokenizer import Tokens
 
-Attend = Callable[[AttentionHeads, Tensor, Tensor, Tensor], Tensor]
+Attend = Callable[[AttentionHeads, Tensor, Tensor, Tensor | None], Tensor]
 
 NOT_RANKED = -100.0  # BLIP's score of all that is not among the k
 MASKED = -10_000.0  # what BLIP's text side adds where a word may not be seen
@@ -121,9 +121,9 @@ def grounded_words(
     source: Tensor | None,
     attend: Attend,
 ) -> Tensor:
-    """The last layer's words (B, W, D), each of a text's source projected for that text alone.
+    """The last layer's words (B, W, D); a text's source is projected for that text alone.
 
-    source: (B, S, D), None for the text alone.
+    source: (B, S, D), None for the text alone. BLIP adds a mask of zeros to it, which is left out.
     """
     of_words = (1.0 - attention_mask.float())[:, None, None, :] * MASKED  # (B, 1, 1, W)
     x: Tensor = encoder.embeddings(input_ids)
@@ -132,8 +132,7 @@ def grounded_words(
         own, across = layer.attention, layer.crossattention
         x = own.output(attend(own.self, x, x, of_words), x)
         if source is not None:
-            of_source = torch.zeros(len(x), 1, 1, source.shape[1], device=x.device)
-            x = across.output(attend(across.self, x, source, of_source), x)
+            x = across.output(attend(across.self, x, source, None), x)
         x = layer.output(layer.intermediate(x), x)
     return x
 
@@ -147,21 +146,28 @@ def heads_of(heads: AttentionHeads, x: Tensor, source: Tensor) -> tuple[Tensor, 
     return query, key, value
 
 
-def eager_attention(heads: AttentionHeads, x: Tensor, source: Tensor, added: Tensor) -> Tensor:
+def eager_attention(
+    heads: AttentionHeads, x: Tensor, source: Tensor, added: Tensor | None
+) -> Tensor:
     """softmax(Q K^T / sqrt(d) + added) V with every step's result kept: (B, W, D).
 
-    x: (B, W, D). source: (B, S, D). added: (B, 1, 1, S).
+    x: (B, W, D). source: (B, S, D). added: (B, 1, 1, S), None for nothing.
     """
     query, key, value = heads_of(heads, x, source)
-    scores = torch.matmul(query, key.transpose(-1, -2)) / query.shape[-1] ** 0.5 + added
+    scores = torch.matmul(query, key.transpose(-1, -2)) / query.shape[-1] ** 0.5
+    if added is not None:
+        scores = scores + added
     weights = F.dropout(scores.softmax(dim=-1), heads.dropout, heads.training)
     return torch.matmul(weights, value).permute(0, 2, 1, 3).flatten(2)
 
 
-def sdpa_attention(heads: AttentionHeads, x: Tensor, source: Tensor, added: Tensor) -> Tensor:
+def sdpa_attention(
+    heads: AttentionHeads, x: Tensor, source: Tensor, added: Tensor | None
+) -> Tensor:
     """The same by torch's own; shapes as above."""
     query, key, value = heads_of(heads, x, source)
-    mixed = F.scaled_dot_product_attention(query, key, value, added.to(query.dtype))
+    mask = None if added is None else added.to(query.dtype)
+    mixed = F.scaled_dot_product_attention(query, key, value, mask)
     return mixed.transpose(1, 2).flatten(2)
 
 

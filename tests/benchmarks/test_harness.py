@@ -7,6 +7,7 @@ import pytest
 import torch
 from benchmark_records import make_benchmark
 from pydantic import ValidationError
+from torch.nn import functional as F
 
 from benchmarks.harness import (
     Effort,
@@ -98,6 +99,12 @@ def test_quartiles_are_those_of_numpy():
 def test_operations_are_counted_as_two_for_each_product():
     left, right = torch.zeros(3, 5), torch.zeros(5, 7)
     assert flops_of(lambda: left @ right) == 2 * 3 * 5 * 7
+
+
+def test_attention_is_counted_whichever_kernel_does_it():
+    query, key = torch.zeros(2, 3, 5, 8), torch.zeros(2, 3, 7, 8)
+    in_one = flops_of(lambda: F.scaled_dot_product_attention(query, key, key))
+    assert in_one == flops_of(lambda: (query @ key.transpose(2, 3)) @ key) > 0
 
 
 def holds(num_mib):
