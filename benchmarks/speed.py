@@ -22,6 +22,7 @@ import torch
 from benchmarks.encoder import encoder
 from benchmarks.galleries import galleries
 from benchmarks.harness import ROOT, Measured, quartiles, record_of
+from benchmarks.input import inputs
 from benchmarks.page import render
 from benchmarks.reranking import growth, reranking
 from benchmarks.training import training
@@ -78,6 +79,7 @@ BENCHMARKS = {
     "encoder": Benchmark("The video encoder, forward", encoder),
     "training": Benchmark("A training step", training),
     "growth": Benchmark("How the cost of re-ranking grows", growth),
+    "input": Benchmark("Clips from cache and files", inputs),
     "galleries": Benchmark("Large galleries", galleries),
     "reproduction": Benchmark("A whole reproduction", reproduction, takes_long=True),
 }
