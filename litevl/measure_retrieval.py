@@ -5,6 +5,8 @@ Legend: Q captions, G clips, E example queries, K clips shown per query, T frame
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -29,14 +31,17 @@ def score_run(
     clips: dict[str, ClipSet],
     seed: int,
     group: Group = ALONE,
+    folder: Path | None = None,
 ) -> Scored:
-    """Score the validation split (if any) and the test split."""
+    """Score the validation split (if any) and the test split. folder: see `evaluate`."""
     found: dict[str, dict[str, metrics.Metric]] = {}
     arrays: Arrays = {}
     for split in ("validation", "test"):
         if not len(clips[split]):
             continue
-        values, arrays, evaluation = score_split(model, settings, clips[split], split, seed, group)
+        values, arrays, evaluation = score_split(
+            model, settings, clips[split], split, seed, group, folder
+        )
         found[split] = values
     return Scored(found, arrays, film_strips(model, settings, clips["test"], evaluation, arrays))
 
@@ -48,15 +53,16 @@ def score_split(
     split: str,
     seed: int,
     group: Group,
+    folder: Path | None,
 ) -> tuple[dict[str, metrics.Metric], Arrays, Evaluation]:
     """Metrics, per-query arrays and scores of one split; caption i belongs to clip i."""
     options = settings.evaluate
     assert options.score is not None  # the spec's check for retrieval
 
     rng, shuffling = (np.random.default_rng([seed, which]) for which in (0, 1))
-    plain = evaluate(model, clips, settings, rng, f"scoring {split}", group)
+    plain = evaluate(model, clips, settings, rng, f"scoring {split}", group, folder)
     shuffled = evaluate_shuffled(
-        model, clips, settings, shuffling, f"scoring {split}, frames shuffled", group
+        model, clips, settings, shuffling, f"scoring {split}, frames shuffled", group, folder
     )
     truth, clusters = np.arange(len(clips)), clips.clusters()
     scores = plain.scores

@@ -234,7 +234,7 @@ def train_and_score(
     if task_of(settings.data.dataset) == "retrieval":
         ranker, weights = load_blip(LiteVLForRetrieval, *start, **model_options(settings))
         model, objective = ranker, RetrievalObjective(ranker.to(device), *data_of_task)
-        score_run = partial(measure_retrieval.score_run, ranker)
+        score_run = partial(measure_retrieval.score_run, ranker, folder=folder)
     else:
         answerer, weights = load_blip(LiteVLForQuestionAnswering, *start, **model_options(settings))
         model, objective = answerer, AnsweringObjective(answerer.to(device), *data_of_task)

@@ -190,6 +190,9 @@ class EvaluateSpec(Table):
     """Retrieval only, which needs it."""
     batch_size: Count
     precision: Precision
+    features: Literal["memory", "disk"] = "memory"
+    """Retrieval only: where clips' tokens are between encoding and re-ranking; on the disk in half
+    precision, for galleries larger than memory."""
 
 
 class Settings(Table):

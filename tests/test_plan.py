@@ -69,6 +69,7 @@ def test_id_names_spec_profile_variant_and_seed(msrvtt):
 
 
 def test_where_frames_are_kept_is_no_part_of_an_id_and_what_is_drawn_among_is(msrvtt):
+    assert not set(ids(changed(msrvtt, "evaluate", "features", "disk"))) & set(ids(msrvtt))
     fewer = changed(msrvtt, "frames", "choices_per_segment", 4)
     assert ids(changed(msrvtt, "frames", "cache", "sampled")) == ids(msrvtt)
     assert ids(changed(fewer, "frames", "cache", "sampled")) == ids(fewer)

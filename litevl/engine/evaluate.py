@@ -9,24 +9,27 @@ evaluation (the sum is not in its paper); k and the score are the spec's.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from litevl.data.fingerprint import file_hashes
 from litevl.engine.clips import ClipSet
 from litevl.engine.distributed import ALONE, Group
+from litevl.engine.gallery import Score, stored
 from litevl.engine.precision import computing
-from litevl.engine.rerank import Gallery, pair_logits
+from litevl.engine.rerank import Gallery, digest, pair_logits
 from litevl.model.litevl import LiteVLForRetrieval, TextFeatures, VideoFeatures, similarities
 from litevl.spec import Resolved
 
-Score = Literal["itm+itc", "itm-only", "itc-only"]
 Floats = npt.NDArray[np.float64]
 BELOW_CANDIDATES = 1_000.0  # more than any logit; keeps the order of the similarities
 PAIRS_PER_CLIP = 4  # a pair costs less memory than a clip; more at a time was slower on CPUs
@@ -45,7 +48,7 @@ class Scores:
 class Evaluation:
     """A gallery as the model saw it, and its scores. Captions are the clips' first ones."""
 
-    video: VideoFeatures
+    video: Gallery
     text: TextFeatures
     scores: Scores
 
@@ -59,19 +62,28 @@ def encode_clips(
     rng: np.random.Generator,
     shuffle: bool = False,
     group: Group = ALONE,
-) -> VideoFeatures:
+    file: Path | None = None,
+) -> Gallery:
     """All clips of the split. rng: draws frames for a random sampler, and the order to shuffle.
 
-    The group's processes take the batches in turn and tell each other what came out.
+    The group's processes take the batches in turn and tell each other what came out. file: where
+    the clips' tokens go, in half precision; None keeps them in memory.
     """
     device = next(model.parameters()).device
+
+    def encoded() -> Iterator[tuple[range, VideoFeatures]]:
+        for number, start in enumerate(range(0, len(clips), batch_size)):
+            index = range(start, min(start + batch_size, len(clips)))
+            if group.does(number):
+                frames = clips.frames(index, sampler, rng, shuffle)
+                yield index, model.encode_video(frames.to(device))
+            else:
+                clips.places(index, sampler, rng, shuffle)  # the same draws as who does it
+
+    if file is not None:
+        return stored(encoded(), len(clips), file, group)
     tokens, embeddings = {}, {}
-    for number, start in enumerate(range(0, len(clips), batch_size)):
-        index = range(start, min(start + batch_size, len(clips)))
-        if not group.does(number):
-            clips.places(index, sampler, rng, shuffle)  # the same draws as who does it
-            continue
-        some = model.encode_video(clips.frames(index, sampler, rng, shuffle).to(device))
+    for index, some in encoded():
         tokens[index], embeddings[index] = some.tokens, some.embedding
     return VideoFeatures(group.assemble(tokens, len(clips)), group.assemble(embeddings, len(clips)))
 
@@ -93,22 +105,25 @@ def candidates(similarity: Tensor, k: int) -> Tensor:
 @torch.inference_mode()
 def score_gallery(
     model: LiteVLForRetrieval,
-    video: VideoFeatures,
+    video: Gallery,
     text: TextFeatures,
     k: int,
     score: Score,
     batch_size: int,
     title: str | None = None,
     group: Group = ALONE,
+    folder: Path | None = None,
 ) -> Scores:
     """Scores of all captions against all clips; each pair meets the cross-encoder once at most.
 
-    k: candidates per caption and per clip. batch_size: clips at a time.
+    k: candidates per caption and per clip. batch_size: clips at a time. folder: see `pair_logits`.
     """
     similarity = similarities(text.embedding, video.embedding).cpu()  # (Q, G)
     k = 0 if score == "itc-only" else k
     of_text, of_video = candidates(similarity, k), candidates(similarity.T, k).T
-    logits = gallery_logits(model, video, text, of_text | of_video, batch_size, title, group)
+    logits = gallery_logits(
+        model, video, text, of_text | of_video, batch_size, title, group, folder
+    )
     return Scores(
         ranked(similarity, logits, of_text, score),
         ranked(similarity, logits, of_video, score),
@@ -119,18 +134,19 @@ def score_gallery(
 @torch.inference_mode()
 def score_captions(
     model: LiteVLForRetrieval,
-    video: VideoFeatures,
+    video: Gallery,
     text: TextFeatures,
     k: int,
     score: Score,
     batch_size: int,
     title: str | None = None,
     group: Group = ALONE,
+    folder: Path | None = None,
 ) -> Floats:
     """`score_gallery(...).text_to_video` alone, for about half of its cost."""
     similarity = similarities(text.embedding, video.embedding).cpu()  # (Q, G)
     of_text = candidates(similarity, 0 if score == "itc-only" else k)
-    logits = gallery_logits(model, video, text, of_text, batch_size, title, group)
+    logits = gallery_logits(model, video, text, of_text, batch_size, title, group, folder)
     return ranked(similarity, logits, of_text, score)
 
 
@@ -142,13 +158,14 @@ def gallery_logits(
     batch_size: int,
     title: str | None,
     group: Group,
+    folder: Path | None,
 ) -> Tensor:
     """Logits (Q, G) of the pairs that are True in (Q, G), 0 elsewhere; on the CPU."""
     rows, columns = pairs.nonzero(as_tuple=True)
     at_once = batch_size * PAIRS_PER_CLIP
     logits = torch.zeros(pairs.shape)
     logits[rows, columns] = pair_logits(
-        model, video, text, rows, columns, at_once, title, group
+        model, video, text, rows, columns, at_once, title, group, folder
     ).cpu()
     return logits
 
@@ -165,7 +182,7 @@ def ranked(similarity: Tensor, logits: Tensor, chosen: Tensor, score: Score) -> 
 @torch.inference_mode()
 def twin_scores(
     model: LiteVLForRetrieval,
-    video: VideoFeatures,
+    video: Gallery,
     text: TextFeatures,
     clips: ClipSet,
     score: Score,
@@ -194,12 +211,16 @@ def evaluate(
     rng: np.random.Generator,
     title: str | None = None,
     group: Group = ALONE,
+    folder: Path | None = None,
 ) -> Evaluation:
-    """Encode a split and score all its captions against all its clips, as the spec says."""
+    """Encode a split and score all its captions against all its clips, as the spec says.
+
+    folder: where features go that the spec wants on the disk, and what is done of the re-ranking.
+    """
     with evaluating(model, settings):
-        video, text = encode(model, clips, settings, rng, group=group)
+        video, text = encode(model, clips, settings, rng, False, group, folder)
         k, score, size = options_of(settings, clips)
-        scores = score_gallery(model, video, text, k, score, size, title, group)
+        scores = score_gallery(model, video, text, k, score, size, title, group, folder)
     return Evaluation(video, text, scores)
 
 
@@ -210,15 +231,16 @@ def evaluate_shuffled(
     rng: np.random.Generator,
     title: str | None = None,
     group: Group = ALONE,
+    folder: Path | None = None,
 ) -> Floats:
     """Text-to-video scores (Q, G) with each clip's frames in a random order.
 
-    What the model makes of the order of frames shows in how much it loses.
+    What the model makes of the order of frames shows in how much it loses. folder: see `evaluate`.
     """
     with evaluating(model, settings):
-        video, text = encode(model, clips, settings, rng, shuffle=True, group=group)
+        video, text = encode(model, clips, settings, rng, True, group, folder)
         k, score, size = options_of(settings, clips)
-        return score_captions(model, video, text, k, score, size, title, group)
+        return score_captions(model, video, text, k, score, size, title, group, folder)
 
 
 @contextmanager
@@ -238,13 +260,40 @@ def encode(
     clips: ClipSet,
     settings: Resolved,
     rng: np.random.Generator,
-    shuffle: bool = False,
-    group: Group = ALONE,
-) -> tuple[VideoFeatures, TextFeatures]:
+    shuffle: bool,
+    group: Group,
+    folder: Path | None,
+) -> tuple[Gallery, TextFeatures]:
     """A split's clips and captions as the model sees them."""
     sampler, size = settings.frames.eval_sampler, settings.evaluate.batch_size
-    video = encode_clips(model, clips, sampler, size, rng, shuffle, group)
+    file = None
+    if settings.evaluate.features == "disk" and folder is not None:
+        key = features_key(model, clips, settings, rng, shuffle)
+        file = folder / f"features-{key}.f16"
+    video = encode_clips(model, clips, sampler, size, rng, shuffle, group, file)
     return video, encode_captions(model, clips)
+
+
+def features_key(
+    model: LiteVLForRetrieval,
+    clips: ClipSet,
+    settings: Resolved,
+    rng: np.random.Generator,
+    shuffle: bool,
+) -> str:
+    """A hash of all that decides a gallery's features: weights, clips, frames and precision."""
+    paths = [clip.path for clip in clips.clips]
+    hashes = file_hashes(paths)
+    decides = {
+        "weights": digest(model.parameters()),
+        "clips": [hashes[path] for path in paths],
+        "frames": settings.frames.model_dump(),
+        "model": asdict(model.config),
+        "evaluate": settings.evaluate.model_dump(),
+        "rng": repr(rng.bit_generator.state),
+        "shuffle": shuffle,
+    }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def options_of(settings: Resolved, clips: ClipSet) -> tuple[int, Score, int]:

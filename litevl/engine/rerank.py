@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -152,7 +152,13 @@ def progress(
     if folder is None:
         return Progress(None, "", num_pairs)
     decides = [*model.parameters(), gallery.embedding, text.cls, text.input_ids, *pairs]
+    file = folder / f"rerank-{group.rank}-{group.size}.part"
+    return Progress(file, digest(decides), num_pairs)
+
+
+def digest(tensors: Iterable[Tensor]) -> str:
+    """A hash of tensors' bytes."""
     key = hashlib.sha256()
-    for tensor in decides:
+    for tensor in tensors:
         key.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().data)
-    return Progress(folder / f"rerank-{group.rank}-{group.size}.part", key.hexdigest(), num_pairs)
+    return key.hexdigest()

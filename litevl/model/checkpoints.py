@@ -121,10 +121,11 @@ def checkpoint_files(path: Path) -> list[Path]:
         raise WeightsError(f"{found}: not an index of shards ({error!r})") from None
     if not shards or any(Path(name).name != name for name in shards):
         raise WeightsError(f"{found}: not an index of shards in this folder")
-    missing = [name for name in shards if not (path / name).is_file()]
+    there = {each.name for each in path.iterdir() if each.is_file()}
+    missing = [name for name in shards if name not in there]
     if missing:
         raise WeightsError(
-            f"{path}: {len(missing)} of {len(shards)} shards missing, first {missing[0]}"
+            f"{path}: {len(missing)} of {len(shards)} shards missing, first {missing[0][:80]}"
         )
     return [path / name for name in shards]
 

@@ -169,8 +169,9 @@ def misfit(key: str, found: Tensor, wanted: Tensor) -> str | None:
     """Why a tensor cannot be loaded into its place, or None."""
     if found.shape != wanted.shape:
         return f"{key}: {tuple(found.shape)} in the checkpoint, {tuple(wanted.shape)} wanted"
-    if not found.is_floating_point():
-        return f"{key}: holds {str(found.dtype).removeprefix('torch.')}, not floating-point numbers"
+    if not found.is_floating_point() or found.itemsize < 2:  # those of 8 bits have scales elsewhere
+        name = str(found.dtype).removeprefix("torch.")
+        return f"{key}: holds {name}, not floating-point numbers of 16 bits or more"
     if not found.isfinite().all():
         return f"{key}: holds NaN or infinity; the file is damaged"
     return None
@@ -206,7 +207,8 @@ def draw_fresh(model: nn.Module, keys: Sequence[str], generator: torch.Generator
 def expect_first_checksum(path: Path, sha256: str) -> None:
     """Raise WeightsError where a fetched file is no longer the one that was fetched."""
     note = path.with_name(f"{path.name}.sha256")
-    first = note.read_text(encoding="utf-8").split()[:1] if note.is_file() else [sha256]
+    text = note.read_text("utf-8", "replace") if note.is_file() else sha256
+    first = text.split()[:1]
     if first != [sha256]:
         raise WeightsError(
             f"{path}: its sha256 is {sha256}, but {note.name} beside it says {''.join(first)}\n"

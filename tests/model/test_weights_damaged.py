@@ -131,6 +131,10 @@ def changed_file(tmp_path, changes, family="pretrain"):
         ),
         ({"itm_head.bias": torch.tensor([1.0, float("nan")])}, "itm_head.bias: holds NaN or infin"),
         ({"itm_head.bias": torch.tensor([1, 2])}, "itm_head.bias: holds int64, not floating-point"),
+        (
+            {"itm_head.bias": torch.ones(2).to(torch.float8_e4m3fn)},
+            "itm_head.bias: holds float8_e4m3fn, not floating-point numbers of 16 bits or more",
+        ),
         ({"cls_head.0.bias": torch.ones(1)}, "an NLVR2 checkpoint has two cross-attentions"),
         ({"visual_encoder.pos_embed": None}, "visual_encoder.pos_embed: not in the checkpoint"),
         ({"visual_encoder.pos_embed": torch.ones(1, 7, 64)}, "1 + 6 positions are not [CLS] and a"),
@@ -178,6 +182,8 @@ def test_file_that_changed_since_it_was_fetched_is_refused(tmp_path):
     message = refused(path)
     assert "model.pth.sha256 beside it says" in message
     assert "Delete it and fetch it again" in message
+    note.write_bytes(b"\xff\xfe")
+    assert "model.pth.sha256 beside it says" in refused(path)
 
 
 def test_sizes_in_metadata_are_checked(tmp_path):

@@ -109,6 +109,10 @@ def test_shards_are_put_together(ranker, tmp_path, is_bin):
     (tmp_path / names[1]).unlink()
     with pytest.raises(WeightsError, match=f"1 of 2 shards missing, first {names[1]}"):
         load_blip(LiteVLForRetrieval, tmp_path, **STILLS)
+    index = {"weight_map": {"temp": "x" * 300}}  # longer than any file's name
+    (tmp_path / f"{whole}.index.json").write_text(json.dumps(index))
+    with pytest.raises(WeightsError, match="1 of 1 shards missing, first xxx"):
+        load_blip(LiteVLForRetrieval, tmp_path, **STILLS)
 
 
 @pytest.mark.parametrize(
