@@ -12,9 +12,10 @@ import pytest
 import torch
 from small import SCENES, small_settings, write_spec
 
+from litevl import measure_retrieval
 from litevl import run as engine
 from litevl.cli import main
-from litevl.engine import retrieval
+from litevl.engine import gallery, retrieval
 from litevl.engine import train as training
 from litevl.errors import WeightsError
 from litevl.record import read_arrays, read_record
@@ -328,6 +329,35 @@ def test_checkpoints_that_a_killed_process_left_of_a_finished_run_go(small, tmp_
     (folder / "last.pt").write_bytes(b"left")
     assert run(small / "spec.toml", tmp_path, *FULL) == 0
     assert [path.name for path in folder.iterdir()] == ["model"]
+
+
+@pytest.mark.usefixtures("no_report")
+def test_features_on_the_disk_score_as_those_in_memory_and_are_found_again(
+    spec, small, tmp_path, monkeypatch
+):
+    assert run(small / "spec.toml", tmp_path / "plain", *FULL) == 0
+    spec = copy.deepcopy(spec)
+    spec["profile"]["mini"]["evaluate"]["features"] = "disk"
+    write_spec(tmp_path / "spec.toml", spec)
+    output = tmp_path / "out"
+    with monkeypatch.context() as broken:
+        broken.setattr(measure_retrieval, "film_strips", lambda *_: interrupted())
+        assert run(tmp_path / "spec.toml", output, *FULL) == 130
+    (folder,) = (path for path in (output / "runs").iterdir() if path.is_dir())
+    # In order and shuffled, of the validation and the test split.
+    assert len(list(folder.glob("features-*.f16"))) == 4
+    monkeypatch.setattr(gallery, "_create", lambda _: pytest.fail("encoded again"))
+    assert run(tmp_path / "spec.toml", output, *FULL) == 0
+    assert [path.name for path in folder.iterdir()] == ["model"]
+    plain, found = (records(tmp_path / name)["full", 0] for name in ("plain", "out"))
+    assert found.run.id != plain.run.id
+    for name in ("t2v-itc/R@1", "v2t-itc/R@5"):
+        assert found.metrics.test[name].value == plain.metrics.test[name].value
+
+
+def interrupted():
+    """What Ctrl-C does."""
+    raise KeyboardInterrupt
 
 
 @pytest.mark.usefixtures("no_report")
