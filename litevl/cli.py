@@ -25,6 +25,7 @@ from litevl.cli_options import (
     jobs,
     selected,
 )
+from litevl.cli_use import add_use
 from litevl.errors import LiteVLError, RunError, SpecError, printable
 from litevl.preemption import REQUEUE, Preempted, preemptible
 
@@ -115,6 +116,7 @@ def parser() -> argparse.ArgumentParser:
     add_needs(sub)
     sub.set_defaults(command=submit)
 
+    add_use(add)
     add_data(add)
 
     sub = add("report", help="render reports again from the records alone")

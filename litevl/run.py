@@ -34,6 +34,7 @@ from litevl.errors import LiteVLError, RunError, SpecError, WeightsError
 from litevl.locks import alone
 from litevl.model.litevl import LiteVLForRetrieval
 from litevl.model.question_answering import LiteVLForQuestionAnswering
+from litevl.model.tokenizer import Tokenizer
 from litevl.model.weights import WeightsReport, load_blip
 from litevl.plan import PlannedRun, plan
 from litevl.prepare import Prepared, prepare
@@ -42,6 +43,7 @@ from litevl.record import code_state, hardware, package_versions, write_plan, wr
 from litevl.sharing import Left, Options, left_of, turns
 from litevl.side_by_side import CONTEXT, execute_side_by_side, num_side_by_side
 from litevl.spec import Resolved, Spec, as_dict, load_spec, model_options, task_of
+from litevl.trained import Use, use_of, write_use
 from litevl.whole import whole_folder
 
 logger = logging.getLogger(__name__)
@@ -248,7 +250,8 @@ def train_and_score(
     title = f"{settings.variant}, seed {seed}"
     identity = {"spec": as_dict(settings), "fingerprint": data.report.fingerprint}
     history = train(objective, settings.train, seed, run.max_steps, folder, title, group, identity)
-    group.on_main(lambda: save_model(model, folder / "model"))
+    use, tokenizer = use_of(settings, data.clips["test"].answers), data.clips["test"].tokenizer
+    group.on_main(lambda: save_model(model, folder / "model", use, tokenizer))
     trained = time.perf_counter()
     scored = score_run(settings, data.clips, seed, group)
     finished = time.perf_counter()
@@ -305,11 +308,12 @@ def expect_vocabulary(settings: Resolved, num_words: int, num_known: int) -> Non
         )
 
 
-def save_model(model: Model, folder: Path) -> None:
-    """Write the trained model, as `from_pretrained` reads it; RunError where that fails."""
+def save_model(model: Model, folder: Path, use: Use, tokenizer: Tokenizer) -> None:
+    """Write the trained model, as `Trained.load` reads it; RunError where that fails."""
     try:
         with whole_folder(folder) as new:
             model.save_pretrained(new)
+            write_use(new, use, tokenizer)
     except (OSError, SafetensorError) as error:  # the latter hides a full disk in its text
         raise RunError(
             f"{folder}: the trained model cannot be written ({error})\n"

@@ -5,6 +5,7 @@ import platform
 import resource
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,10 @@ from litevl.data.mini import ensure_world
 from litevl.engine.checkpoint import write_checkpoint
 from litevl.errors import RunError
 from litevl.run import save_model
+from litevl.trained import Use
 from litevl.whole import whole_file, whole_folder, write_bytes
+
+USE = Use(task="retrieval", dataset="x", decoder="pyav", sampler="segment-middle", max_tokens=8)
 
 
 def names(folder: Path) -> list[str]:
@@ -174,7 +178,7 @@ def test_write_that_the_system_cuts_short_is_one_message_and_leaves_nothing(
     write = {
         "checkpoint": lambda: write_checkpoint(root / "last.pt", {"weight": weights}),
         "record": lambda: write_bytes(root / "record.json", b"x" * 200_000),
-        "model": lambda: save_model(Model(), root / "model"),
+        "model": lambda: save_model(Model(), root / "model", USE, SimpleNamespace(words=list)),
         "frames": lambda: FrameStore.open([clip], root / "frames", 200, "pyav", 1, False),
         "world": lambda: ensure_world(root / "world", "msrvtt", small_world(), 1),
     }[kind]

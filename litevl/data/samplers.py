@@ -69,6 +69,11 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
+def fixed_frames(num_available: int, sampler: str, num_wanted: int) -> Indices:
+    """The frames that a sampler which draws nothing gives."""
+    return SAMPLERS[sampler](num_available, num_wanted, np.random.default_rng(0))
+
+
 def sampler_of(name: str, choices: int | None) -> Sampler:
     """A sampler by name; choices: see `segment_random`, no other has any."""
     if name == "segment-random":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -57,7 +58,8 @@ class Saved(PyTorchModelHubMixin):
         expect_as_large(cls, config, Path(model_id, "model.safetensors"))
         options.setdefault("strict", True)
         try:
-            model: Self = super()._from_pretrained(model_id=model_id, config=config, **options)
+            with contextlib.redirect_stdout(None):  # the mixin prints where it loads from
+                model: Self = super()._from_pretrained(model_id=model_id, config=config, **options)
         except (OSError, RuntimeError, SafetensorError) as error:
             raise WeightsError(f"{model_id}: the weights cannot be loaded ({error})") from None
         return model

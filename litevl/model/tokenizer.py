@@ -89,6 +89,11 @@ class Tokenizer:
         """Size of the vocabulary with BLIP's two tokens."""
         return len(self.bert)
 
+    def words(self) -> list[str]:
+        """The vocabulary that it was made from, word piece by word piece."""
+        ids = self.bert.get_vocab()
+        return sorted(ids, key=ids.__getitem__)[:-2]  # [DEC] and [ENC] are added again
+
     def __call__(self, texts: list[str], max_tokens: int) -> Tokens:
         """Ids padded to the longest text; each starts with [CLS] and ends with [SEP].
 

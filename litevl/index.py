@@ -1,0 +1,277 @@
+"""Text-to-video search over one's own clips with a trained model.
+
+    index = VideoIndex.build("clips", "reports/runs/<run id>/model")
+    for hit in index.search("a red square moves left"):
+        print(hit.score, hit.path)
+
+An index is a folder: `index.json` says which model made it, each `*.safetensors` holds some clips'
+features, in half precision. A clip is known by the hash of its bytes, so an indexing that was
+broken off goes on where it stopped, and one over changed clips encodes those only.
+
+Legend: G clips, S tokens of a clip, D width, E embedding width, T frames.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from litevl.data.dataset import DECODE_SECONDS
+from litevl.data.decode import Decoded, DecodeJob, decode_chosen
+from litevl.data.fingerprint import file_hash, file_hashes
+from litevl.data.processes import Failure
+from litevl.data.video import Frames
+from litevl.engine.gallery import search
+from litevl.errors import DataError, WeightsError
+from litevl.locks import alone_with
+from litevl.model.litevl import LiteVLForRetrieval, VideoFeatures
+from litevl.trained import Trained
+from litevl.whole import write_bytes
+
+FOLDER = ".litevl-index"  # in the folder of clips, unless another is named
+INDEX_FILE = "index.json"
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv")
+CLIPS_PER_PART = 64  # encoded between two looks at the disk: what a kill can cost
+CLIPS_AT_ONCE = 16
+CANDIDATES = 32  # that the cross-encoder looks at for a query
+PAIRS_AT_ONCE = 128
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A clip that was found."""
+
+    path: Path
+    score: float
+    rank: int  # from 1
+
+
+class VideoIndex:
+    """The clips of a folder as a model sees them, ready to be searched.
+
+    embedding: of the clips, unit length, (G, E). problems: why clips could not be decoded, where
+    the index was built just now.
+    """
+
+    def __init__(
+        self,
+        trained: Trained,
+        rows: Sequence[tuple[Path, Path, int]],
+        embedding: Tensor,
+        problems: Sequence[str] = (),
+    ) -> None:
+        """rows: of each clip its path, the file that holds its tokens, its row in there."""
+        self.trained, self.embedding, self.problems = trained, embedding, list(problems)
+        self._rows = rows
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return len(self._rows)
+
+    @classmethod
+    def build(
+        cls,
+        clips: str | Path,
+        model: str | Path,
+        folder: str | Path | None = None,
+        progress: bool = False,
+    ) -> VideoIndex:
+        """The index of all video files below `clips`; its `problems` say which cannot be decoded.
+
+        model: what a retrieval run left, `reports/runs/<id>/model`. folder: of the index, by
+        default `.litevl-index` in `clips`. Clips already in it are not encoded again. Raises
+        DataError where there are no clips, WeightsError where the model cannot be loaded or made
+        another index in this folder.
+        """
+        root, trained = Path(clips), load(model)
+        place = Path(folder) if folder is not None else root / FOLDER
+        paths = video_files(root, place)
+        hashes = file_hashes(paths)
+        with alone_with(place):
+            expect_same_model(place, digest_of(Path(model)), Path(model), root)
+            known = read_rows(place)
+            left = {hashes[path]: path for path in paths if hashes[path] not in known}
+            problems = encode(trained, left, place, progress)
+        return cls._of(trained, root, place, problems)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> VideoIndex:
+        """An index that was built before. Raises DataError where there is none in the folder."""
+        given = Path(folder)
+        place = given if (given / INDEX_FILE).is_file() else given / FOLDER
+        try:
+            about = json.loads((place / INDEX_FILE).read_text(encoding="utf-8"))
+            root, model, digest = Path(about["clips"]), Path(about["model"]), about["digest"]
+        except (OSError, ValueError, LookupError, TypeError):
+            raise DataError(
+                f"{given}: holds no index\n  Make one: litevl index {given} --model MODEL"
+            ) from None
+        if digest_of(model) != digest:
+            raise WeightsError(
+                f"{model}: no longer the model that made the index in {place}\n"
+                f"  Make it again: delete {place}, then litevl index {root} --model {model}"
+            )
+        return cls._of(load(model), root, place)
+
+    @classmethod
+    def _of(
+        cls, trained: Trained, root: Path, place: Path, problems: Sequence[str] = ()
+    ) -> VideoIndex:
+        """The index of the clips that are there now; those gone since are left out."""
+        known, rows, embeddings = read_rows(place), [], []
+        paths = video_files(root, place)
+        hashes = file_hashes(paths)
+        for path in paths:
+            found = known.get(hashes[path])
+            if found is not None:
+                part, row, embedding = found
+                rows.append((path, part, row))
+                embeddings.append(embedding)
+        width = trained.model.config.embed_width
+        stacked = torch.stack(embeddings) if embeddings else torch.zeros(0, width)
+        return cls(trained, rows, stacked.to(trained.device), problems)
+
+    def select(self, index: Tensor | slice) -> VideoFeatures:
+        """The features of the clips at the given places, in that order."""
+        rows = range(len(self))[index] if isinstance(index, slice) else index.tolist()
+        tokens = []
+        for row in rows:
+            _, part, place = self._rows[row]
+            with safe_open(part, framework="pt") as file:
+                tokens.append(file.get_slice("tokens")[place : place + 1])
+        device = self.trained.device
+        return VideoFeatures(torch.cat(tokens).to(device).float(), self.embedding[index])
+
+    @torch.inference_mode()
+    def search(self, text: str, top: int = 5, candidates: int = CANDIDATES) -> list[Hit]:
+        """The clips that a text describes best, best first.
+
+        candidates: clips of the highest similarity that the cross-encoder ranks. Raises DataError
+        for a text that is empty, too long, or of which the model knows no word.
+        """
+        model, words = self.trained.model, text.split()
+        assert isinstance(model, LiteVLForRetrieval)
+        if words and len(self.trained.unknown_words(text)) == len(words):
+            raise DataError(f"{text!r}: the model knows none of these words")
+        tokens = self.trained.tokens([text])
+        query = model.encode_text(tokens.input_ids, tokens.attention_mask)
+        score = self.trained.use.score or "itm+itc"
+        found = search(model, self, query, max(top, candidates), score, PAIRS_AT_ONCE)
+        places, scores = found.clips[0].tolist(), found.scores[0].tolist()
+        best = zip(places[:top], scores[:top], strict=True)
+        return [Hit(self._rows[row][0], value, rank) for rank, (row, value) in enumerate(best, 1)]
+
+    def film_strip(self, hits: Sequence[Hit]) -> Frames:
+        """The frames that the model saw of the clips found, a row each: uint8 (K * S, T * S, 3)."""
+        rows = [np.concatenate([*self.trained.frames(hit.path)], axis=1) for hit in hits]
+        return np.concatenate(rows)
+
+
+def load(model: str | Path) -> Trained:
+    """A model to search with. WeightsError for one that answers questions."""
+    trained = Trained.load(model)
+    if trained.use.task != "retrieval":
+        raise WeightsError(f"{model}: answers questions; searching takes a retrieval model")
+    return trained
+
+
+def video_files(root: Path, index: Path) -> list[Path]:
+    """All video files below a folder, by name. DataError where there are none."""
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    found = sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() and index not in path.parents
+    )
+    if not found:
+        raise DataError(f"{root}: no video files; looked for {', '.join(VIDEO_SUFFIXES)}")
+    return found
+
+
+def digest_of(model: Path) -> str:
+    """A hash of what decides a model's features; WeightsError where a file of it is missing."""
+    names = ("config.json", "model.safetensors", "use.json", "vocab.txt")
+    lacking = [name for name in names if not (model / name).is_file()]
+    if lacking:
+        listed = ", ".join(lacking)
+        raise WeightsError(f"{model}: lacks {listed}; name the model's folder that a run left")
+    text = "".join(file_hash(model / name) for name in names)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def expect_same_model(place: Path, digest: str, model: Path, root: Path) -> None:
+    """Note the model that makes an index; WeightsError where another one began it."""
+    file = place / INDEX_FILE
+    about = {"model": str(model.resolve()), "clips": str(root.resolve()), "digest": digest}
+    if file.is_file():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if before.get("digest") != digest:
+            raise WeightsError(
+                f"{place}: an index by another model, {before.get('model')}\n"
+                "  Delete it, or name another folder with --index."
+            )
+    write_bytes(file, json.dumps(about, indent=1).encode() + b"\n")
+
+
+def read_rows(place: Path) -> dict[str, tuple[Path, int, Tensor]]:
+    """Clip hash -> the part that holds it, its row there, its embedding (E,)."""
+    found: dict[str, tuple[Path, int, Tensor]] = {}
+    for part in sorted(place.glob("*.safetensors")):
+        try:
+            with safe_open(part, framework="pt") as file:
+                keys = json.loads((file.metadata() or {})["clips"])
+                embedding = file.get_tensor("embedding").float()
+        except (SafetensorError, OSError, ValueError, LookupError):
+            continue  # written whole or not at all, so it is none of ours
+        found |= {key: (part, row, embedding[row]) for row, key in enumerate(keys)}
+    return found
+
+
+def encode(trained: Trained, left: dict[str, Path], place: Path, progress: bool) -> list[str]:
+    """Write the features of clips, given by hash, part by part; why some cannot be decoded."""
+    model, problems = trained.model, list[str]()
+    assert isinstance(model, LiteVLForRetrieval)
+    jobs = [DecodeJob(key, path) for key, path in left.items()]
+    size, workers = model.config.image_size_px, os.cpu_count() or 1
+    how = (size, trained.use.decoder, workers, DECODE_SECONDS, progress)
+    for some in in_parts(decode_chosen(jobs, trained.places, *how), problems):
+        tokens, embeddings = [], []
+        for start in range(0, len(some), CLIPS_AT_ONCE):
+            frames = np.stack([each.frames for _, each in some[start : start + CLIPS_AT_ONCE]])
+            with torch.inference_mode():
+                video = model.encode_video(trained.clips(frames))
+            tokens.append(video.tokens.half().cpu())
+            embeddings.append(video.embedding.float().cpu())
+        keys = json.dumps([key for key, _ in some])
+        parts = {"tokens": torch.cat(tokens), "embedding": torch.cat(embeddings)}
+        name = hashlib.sha256(keys.encode()).hexdigest()[:20]
+        write_bytes(place / f"{name}.safetensors", save(parts, {"clips": keys}))
+    return sorted(problems)
+
+
+def in_parts(
+    decoded: Iterator[tuple[str, Decoded | Failure]], problems: list[str]
+) -> Iterator[list[tuple[str, Decoded]]]:
+    """Clips in groups, as they come; why others cannot be decoded goes into `problems`."""
+    part: list[tuple[str, Decoded]] = []
+    for key, answer in decoded:
+        if isinstance(answer, Failure):
+            problems.append(answer.reason)
+            continue
+        part.append((key, answer))
+        if len(part) == CLIPS_PER_PART:
+            yield part
+            part = []
+    if part:
+        yield part

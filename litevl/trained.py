@@ -1,0 +1,136 @@
+"""A trained model with what it takes to use it: its words, its frames, its answers.
+
+A run leaves all of that in one folder: what `save_pretrained` writes, `vocab.txt` and `use.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+
+from litevl.data.dataset import normalise
+from litevl.data.samplers import Indices, fixed_frames
+from litevl.data.video import Frames, read_chosen
+from litevl.engine.gallery import Score
+from litevl.errors import DataError, WeightsError
+from litevl.model.litevl import LiteVLForRetrieval
+from litevl.model.question_answering import LiteVLForQuestionAnswering, answer_tokens
+from litevl.model.tokenizer import Tokenizer, Tokens
+from litevl.spec import EvalSampler, Resolved
+from litevl.tasks import Task, task_of
+from litevl.whole import write_bytes
+
+USE_FILE, WORDS_FILE = "use.json", "vocab.txt"
+Model = LiteVLForRetrieval | LiteVLForQuestionAnswering
+
+
+class Use(BaseModel):
+    """How a trained model is used, as it was evaluated."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    task: Task
+    dataset: str
+    decoder: str
+    sampler: EvalSampler
+    max_tokens: int
+    score: Score | None = None
+    answers: tuple[str, ...] = ()
+    max_answer_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model, and how to show it clips and texts."""
+
+    model: Model
+    tokenizer: Tokenizer
+    use: Use
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Trained:
+        """What a run left in `runs/<id>/model`.
+
+        Raises WeightsError that says what the folder lacks or which file is wrong.
+        """
+        place = Path(folder)
+        missing = [name for name in (USE_FILE, WORDS_FILE) if not (place / name).is_file()]
+        if missing:
+            raise WeightsError(
+                f"{place}: lacks {' and '.join(missing)}\n"
+                "  Name the folder that a run leaves: reports/runs/<run id>/model"
+            )
+        try:
+            use = Use.model_validate_json((place / USE_FILE).read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the file"
+            raise WeightsError(f"{place / USE_FILE}: {where}: {first['msg']}") from None
+        kind = LiteVLForRetrieval if use.task == "retrieval" else LiteVLForQuestionAnswering
+        model: Model = kind.from_pretrained(str(place))
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        tokenizer = Tokenizer.from_vocabulary(place / WORDS_FILE)
+        return cls(model.to(device).eval(), tokenizer, use)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return next(self.model.parameters()).device
+
+    @property
+    def places(self) -> partial[Indices]:
+        """From how many frames a clip has to those that the model looks at: (T,)."""
+        num_frames = self.model.config.num_frames
+        return partial(fixed_frames, sampler=self.use.sampler, num_wanted=num_frames)
+
+    def frames(self, path: Path) -> Frames:
+        """A clip's frames as they are shown to people: uint8 (T, S, S, 3). Raises DataError."""
+        size = self.model.config.image_size_px
+        return read_chosen(path, self.places, size, self.use.decoder)[1]
+
+    def clips(self, frames: Frames) -> Tensor:
+        """Frames as the model takes them: (B, T, 3, S, S). frames: uint8 (B, T, S, S, 3)."""
+        return normalise(torch.from_numpy(frames).to(self.device))
+
+    def tokens(self, texts: Sequence[str]) -> Tokens:
+        """Texts as words (B, W); DataError for those that are empty or too long."""
+        return self.tokenizer(list(texts), self.use.max_tokens).to(self.device)
+
+    def unknown_words(self, text: str) -> list[str]:
+        """The words that the model's vocabulary cannot express."""
+        tokenize, unknown = self.tokenizer.bert.tokenize, self.tokenizer.bert.unk_token
+        return [word for word in text.split() if unknown in tokenize(word)]
+
+    def answer_list(self, answers: Sequence[str]) -> Tokens:
+        """Answers to rank, as words (G, W); DataError that names those that cannot be."""
+        if not answers:
+            raise DataError("no answers to rank: the list is empty")
+        most = max(self.use.max_answer_tokens, 2)
+        return answer_tokens(list(answers), self.tokenizer, most).to(self.device)
+
+
+def use_of(settings: Resolved, answers: Sequence[str]) -> Use:
+    """How a run's model is used."""
+    data = settings.data
+    return Use(
+        task=task_of(data.dataset),
+        dataset=data.dataset,
+        decoder=settings.frames.decoder,
+        sampler=settings.frames.eval_sampler,
+        max_tokens=data.max_tokens,
+        score=settings.evaluate.score,
+        answers=tuple(answers),
+        max_answer_tokens=data.max_answer_tokens or 0,
+    )
+
+
+def write_use(folder: Path, use: Use, tokenizer: Tokenizer) -> None:
+    """Write what belongs to a model into its folder. RunError where that cannot be done."""
+    write_bytes(folder / USE_FILE, use.model_dump_json(indent=1).encode() + b"\n")
+    write_bytes(folder / WORDS_FILE, "".join(f"{word}\n" for word in tokenizer.words()).encode())
