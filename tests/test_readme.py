@@ -1,4 +1,4 @@
-"""README's examples of the models in Python, run as they stand, one after the other."""
+"""README's examples of the models in Python, run as they stand; test_use.py has that of search."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 def test_the_examples_in_python_run(make_clip, monkeypatch, capsys):
     monkeypatch.chdir(make_clip("clip.mp4").parent)
-    retrieval, answering = re.findall(
+    _, retrieval, answering = re.findall(
         r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL
     )
     names: dict = {}

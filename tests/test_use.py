@@ -22,6 +22,7 @@ from litevl.model.tokenizer import Tokenizer
 from litevl.run import save_model
 from litevl.trained import Trained, use_of
 
+README = Path(__file__).parents[1] / "README.md"
 TEXT = "a red square moves left"
 FOREIGN = "\u65e5\u672c"  # no word of the vocabulary, and no letters of one
 
@@ -121,6 +122,14 @@ def test_search_ranks_the_clips_of_a_folder_as_the_model_does(models, clips):
     assert [hit.score for hit in hits] == pytest.approx(expected.tolist(), abs=2e-3)
     assert [hit.rank for hit in hits] == list(range(1, 11))
     assert sorted(paths) == sorted([*clips.glob("*.mp4"), clips / "more" / "again.MP4"])
+
+
+def test_readme_s_example_of_search_runs(models, clips, monkeypatch, capsys):
+    monkeypatch.chdir(clips.parent)
+    example = README.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    exec(example.replace("reports/runs/<run id>/model", str(models["retrieval"])), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list("12345")
 
 
 def test_index_is_opened_again_and_finds_the_same(models, clips):
