@@ -21,13 +21,14 @@ from litevl.data.mini import ensure_world
 from litevl.data.mini_annotations import read_twins
 from litevl.data.msrvtt import load_msrvtt
 from litevl.data.prepared import note_on_preparation, prepared_hash
+from litevl.data.reader import ClipReader
 from litevl.data.shards import Reading, Shards
 from litevl.data.video_qa import load_msrvtt_qa, load_msvd_qa
 from litevl.engine.clips import ClipSet
 from litevl.errors import DataError
 from litevl.model.question_answering import answer_tokens
 from litevl.model.tokenizer import Tokenizer
-from litevl.spec import DataSpec, Resolved
+from litevl.spec import DataSpec, Resolved, Sampler
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,9 @@ def opened(
         return FrameStore.open(
             clips, folder, *how, allow_broken=allow_missing, first_seconds=first_seconds
         )
-    sampler = frames.train_sampler if split == "train" else frames.eval_sampler
+    sampler: Sampler | None = frames.train_sampler if split == "train" else frames.eval_sampler
+    if frames.cache == "none":
+        sampler = None
     reading = Reading(
         frames.size_px,
         frames.decoder,
@@ -121,7 +124,8 @@ def opened(
         frames.num_frames,
         frames.choices_per_segment if sampler == "segment-random" else None,
     )
-    return Shards.open(clips, folder, reading, workers, allow_broken=allow_missing)
+    kept = Shards.open(clips, folder, reading, workers, allow_broken=allow_missing)
+    return ClipReader(clips, kept, workers) if frames.cache == "none" else kept
 
 
 def read_annotations(data: DataSpec) -> Annotations:

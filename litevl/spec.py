@@ -126,9 +126,9 @@ class FramesSpec(Table):
     train_sampler: Sampler
     eval_sampler: EvalSampler
     decoder: Literal["decord", "pyav"]
-    cache: Literal["whole", "sampled"] = "whole"
-    """Decoded once and kept: all frames of each clip, or those that the samplers may ask for. The
-    same numbers either way."""
+    cache: Literal["whole", "sampled", "none"] = "whole"
+    """Decoded once and kept: all frames of each clip, those that the samplers may ask for, or
+    none, which are then decoded when they are needed. The same numbers each way."""
     choices_per_segment: Count | None = None
     """"segment-random" only: draw each frame among so many of its segment's frames, evenly spaced;
     without it, among all of them."""

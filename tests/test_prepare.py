@@ -227,15 +227,16 @@ def drawn(tmp_path, make_clip):
 def test_a_split_keeps_what_its_sampler_may_ask_for_and_gives_the_same_frames(
     drawn, split, sampler, num_kept
 ):
-    whole, few = drawn("whole", split), drawn("sampled", split)
+    whole, few, none = (drawn(cache, split) for cache in ("whole", "sampled", "none"))
     assert len(few.store.reading.kept(19)) == num_kept
     seen = set()
     for seed in range(8):
-        wanted, found = (
+        wanted, found, decoded = (
             some.pictures([3, 0, 2], sampler, np.random.default_rng(seed), True, own=[0, 2])
-            for some in (whole, few)
+            for some in (whole, few, none)
         )
         assert torch.equal(wanted, found)
+        assert torch.equal(wanted, decoded)
         seen.add(found.numpy().tobytes())
     assert len(seen) > 4
 

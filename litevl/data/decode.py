@@ -44,10 +44,17 @@ def decode_clips(
     See `work_on_clips`; a clip that takes longer than timeout_seconds is a Failure.
     first_seconds: see `read_frames`.
     """
+    work = decoding(size_px, decoder, timeout_seconds, first_seconds)
+    return work_on_clips(jobs, work, num_workers, progress)
+
+
+def decoding(
+    size_px: int, decoder: str, timeout_seconds: float, first_seconds: float | None = None
+) -> Work:
+    """What processes do with a DecodeJob; see `decode_clips`."""
     expect_decoder(decoder)
     do = partial(_decode, size_px=size_px, decoder=decoder, first_seconds=first_seconds)
-    work = Work("decoding", partial(quieten, decoder), do, timeout_seconds)
-    return work_on_clips(jobs, work, num_workers, progress)
+    return Work("decoding", partial(quieten, decoder), do, timeout_seconds)
 
 
 def _decode(job: DecodeJob, size_px: int, decoder: str, first_seconds: float | None) -> Frames:

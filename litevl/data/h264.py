@@ -31,25 +31,11 @@ class Packet(Protocol):
         """Bytes; 0 for the mark at the end of a stream."""
 
     @property
-    def is_keyframe(self) -> bool:
-        """Whether the container has it as one."""
-
-    @property
     def is_discard(self) -> bool:
         """Whether an edit list cuts it off."""
 
     def __buffer__(self, flags: int, /) -> memoryview:
         """Its bytes."""
-
-
-def is_closed(packets: Sequence[Packet], extradata: bytes) -> bool:
-    """Whether every key frame is an IDR picture, every packet says when, and none is cut off."""
-    some = [packet for packet in packets if packet.size]
-    keys = [
-        _kind(memoryview(packet), _length_bytes(extradata)) for packet in some if packet.is_keyframe
-    ]
-    times = {packet.pts for packet in some if packet.pts is not None and not packet.is_discard}
-    return len(times) == len(some) and bool(keys) and set(keys) == {"idr"}
 
 
 def needed_packets(

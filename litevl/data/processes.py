@@ -13,8 +13,9 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -101,6 +102,46 @@ def work_on_clips(
             worker.kill()
 
 
+class Workers:
+    """Processes that stay, for work that comes in batches; else as `work_on_clips`.
+
+    They start when they are first needed and end with this object, or with the program.
+    """
+
+    def __init__(self, work: Work, num_workers: int) -> None:
+        self._work, self._most = work, num_workers
+        self._workers: list[_Worker] = []
+        self._turn = threading.Lock()  # one batch at a time
+        weakref.finalize(self, _kill_all, self._workers)
+
+    def answers(self, jobs: Sequence[Job]) -> dict[str, Any]:
+        """Clip id -> answer or Failure; ids differ within a batch."""
+        waiting, found = deque(jobs), dict[str, Any]()
+        with self._turn:
+            while len(self._workers) < min(self._most, len(jobs)):
+                self._workers.append(_Worker(self._work))
+            for worker in self._workers:
+                if worker.is_idle and waiting:
+                    worker.give(waiting.popleft())
+            while len(found) < len(jobs):
+                for worker in _ready_or_overdue([w for w in self._workers if not w.is_idle]):
+                    job, answer = worker.job, worker.answer()
+                    if job is not None:
+                        found[job.clip_id] = answer
+                    if not worker.is_alive:
+                        worker.start()
+                    elif waiting:
+                        worker.give(waiting.popleft())
+                    else:
+                        worker.rest()
+        return found
+
+
+def _kill_all(workers: "list[_Worker]") -> None:
+    for worker in workers:
+        worker.kill()
+
+
 class _Worker:
     """A process as its parent sees it: the clip it is busy with, and until when."""
 
@@ -117,14 +158,19 @@ class _Worker:
             self.process.start()
         theirs.close()  # so that the pipe ends when the process does
         self.job: Job | None = None  # starting
+        self.is_idle = False
         self.deadline = time.monotonic() + START_SECONDS
         self.is_alive = True
 
     def give(self, job: Job) -> None:
-        self.job = job
+        self.job, self.is_idle = job, False
         self.deadline = time.monotonic() + self.work.timeout_seconds
         with contextlib.suppress(BrokenPipeError):  # it died just now; `answer` will say so
             self.pipe.send(job)
+
+    def rest(self) -> None:
+        """Wait for the next batch."""
+        self.job, self.is_idle = None, True
 
     def answer(self) -> Any:
         """What the process says of its clip; None for "ready". Kills it when it is overdue."""

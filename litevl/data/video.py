@@ -11,7 +11,6 @@ import contextlib
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from litevl.data.h264 import is_closed, needed_packets
+from litevl.data.h264 import needed_packets
 from litevl.data.samplers import Indices
 from litevl.errors import DataError
 
@@ -42,25 +41,8 @@ TURNS: dict[int, tuple[tuple[str, str], ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class Scan:
-    """What a file's packets tell, without decoding any.
-
-    num_frames: those that count. is_closed: see `litevl.data.h264.is_closed`; False for what is
-        not H.264 and for containers that do not say when a frame is shown.
-    """
-
-    num_frames: int
-    is_closed: bool
-
-
 def count_frames(path: Path, first_seconds: float | None = None) -> int:
-    """Number of frames in the file, by reading its packets; see `scanned`."""
-    return scanned(path, first_seconds).num_frames
-
-
-def scanned(path: Path, first_seconds: float | None = None) -> Scan:
-    """Read a file's packets; nothing is decoded.
+    """Number of frames in the file, by reading its packets; nothing is decoded.
 
     first_seconds: only frames shown in so many seconds from the first one count.
     Raises DataError, with the reason, for a file that cannot be a whole clip: missing, empty,
@@ -85,8 +67,6 @@ def scanned(path: Path, first_seconds: float | None = None) -> Scan:
             shown = [packet for packet in whole if not packet.is_discard]  # by an edit list
             times = [packet.pts if packet.pts is not None else packet.dts for packet in shown]
             num_frames = _num_early(times, stream.time_base, first_seconds)
-            extradata = _h264_extradata(container, stream)
-            closed = extradata is not None and is_closed(packets, extradata)
     except (av.error.FFmpegError, OSError) as error:
         raise DataError(f"{path}: {_reason_unreadable(path)}") from error
     if len(whole) < num_claimed:
@@ -95,7 +75,7 @@ def scanned(path: Path, first_seconds: float | None = None) -> Scan:
         )
     if not num_frames:
         raise DataError(f"{path}: holds a video stream without any frame")
-    return Scan(num_frames, closed)
+    return num_frames
 
 
 def _h264_extradata(
@@ -152,8 +132,8 @@ def read_chosen(
 ) -> tuple[int, Frames]:
     """As `read_frames`, of the frames that are chosen by how many there are; and that number."""
     expect_decoder(decoder)
-    scan = scanned(path, first_seconds)
-    num_frames, wanted = scan.num_frames, choose(scan.num_frames)
+    num_frames = count_frames(path, first_seconds)
+    wanted = choose(num_frames)
     if not len(wanted):
         return num_frames, np.empty((0, size_px, size_px, 3), np.uint8)
     if wanted.min() < 0 or wanted.max() >= num_frames:
@@ -165,7 +145,7 @@ def read_chosen(
     frames = np.empty((len(needed), size_px, size_px, 3), np.uint8)
     num_read = 0
     with contextlib.suppress(_DecodingError):  # too few frames: judged below
-        for frame in DECODERS[decoder](path, size_px, needed, scan.is_closed):
+        for frame in DECODERS[decoder](path, size_px, needed):
             frames[num_read] = frame
             num_read += 1
     if num_read < len(needed):
@@ -177,44 +157,35 @@ class _DecodingError(Exception):
     """The decoder gave up on damaged data."""
 
 
-def _decord_frames(path: Path, size_px: int, needed: Indices, is_closed: bool) -> Iterator[Frames]:
+def _decord_frames(path: Path, size_px: int, needed: Indices) -> Iterator[Frames]:
     """The needed frames, resized by decord; numbers ascend.
 
-    From the start up to the last one, without seeking: decord's seek returns wrong frames on
-    open-GOP H.264 (31 of 100 draws in our trial; dmlc/decord issue 195). Its `skip_frames` spares
-    resizing, but seeks where it passes a key frame, and mistakes frames of AVI and MPEG-PS files
-    and of open groups for others: so only inside the groups of closed streams.
+    All from the start up to the last one: decord's seek returns wrong frames on open-GOP H.264 (31
+    of 100 draws in our trial; dmlc/decord issue 195), and its `skip_frames`, which would spare
+    resizing, on much else (`benchmarks.exact_frames`).
     """
     import decord
 
     quieten("decord")
     _expect_rewindable(path)
+    num_read = 0
     try:
         reader = decord.VideoReader(
             str(path), ctx=decord.cpu(0), width=size_px, height=size_px, num_threads=1
         )
-        # In display order. Where nothing is skipped, all are read as key frames are.
-        stops = reader.get_key_indices() if is_closed else range(needed[-1] + 1)
-        at = 0
-        for number in np.unique([*stops, *needed]).tolist():
-            if number > at:
-                reader.skip_frames(number - at)
+        for number in range(needed[-1] + 1):
             picture = reader.next()
-            at = number + 1
-            if number in needed:
+            if number == needed[num_read]:
                 # Rows are padded to 64 bytes, and where a pixel's share of that comes to 4 bytes or
                 # more, decord says so: (48, 48, 4) for a 48 px square. Colours are the first bytes.
                 rows: Frames = picture.asnumpy().reshape(size_px, -1)
                 yield rows[:, : 3 * size_px].reshape(size_px, size_px, 3)
-            if at > needed[-1]:
-                return
+                num_read += 1
     except (decord.DECORDError, RuntimeError, StopIteration) as error:
         raise _DecodingError from error
 
 
-def _pyav_frames(
-    path: Path, size_px: int, needed: Indices, _is_closed: bool = False
-) -> Iterator[Frames]:
+def _pyav_frames(path: Path, size_px: int, needed: Indices) -> Iterator[Frames]:
     """The needed frames, resized by FFmpeg; numbers ascend.
 
     Of H.264 only the packets that they need are decoded, which gives the same bits; of what else
@@ -305,7 +276,7 @@ def _square_graph(frame: "av.VideoFrame", size_px: int) -> "av.filter.Graph":
     return graph
 
 
-DECODERS: dict[str, Callable[[Path, int, Indices, bool], Iterator[Frames]]] = {
+DECODERS: dict[str, Callable[[Path, int, Indices], Iterator[Frames]]] = {
     "decord": _decord_frames,
     "pyav": _pyav_frames,
 }
