@@ -279,6 +279,14 @@ def test_normalise_gives_clips_mean_and_deviation():
         np.testing.assert_allclose(out[:, :, channel].numpy(), expected, atol=1e-5)
 
 
+def test_normalise_is_to_the_last_bit_the_formula_with_channels_last():
+    frames = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1).expand(1, 16, 16, 3)
+    mean, std = torch.tensor(CLIP_MEAN), torch.tensor(CLIP_STD)
+    expected = ((frames.float() / 255 - mean) / std).movedim(-1, -3)
+    assert torch.equal(normalise(frames), expected)
+    assert normalise(frames).is_contiguous()
+
+
 def test_normalise_takes_tensors_and_single_clips():
     frames = torch.randint(0, 256, (3, 4, 4, 3), dtype=torch.uint8)
     assert torch.equal(normalise(frames), normalise(frames.numpy()))
