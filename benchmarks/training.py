@@ -39,7 +39,7 @@ def training(setting: Setting) -> Measured:
     mini = replace(mini, num_frames=2) if setting.quick else mini
     cases: list[tuple[str, str, LiteVLConfig, int, tuple[Precision, ...]]] = [
         ("mini", "mini-BLIP's", mini, 4 if setting.quick else 16, ("fp32", "bf16")),
-        ("vit-b", setting.config_name, setting.config, 4, ("bf16",)),
+        ("vit-b", setting.config_name, setting.config, 2, ("bf16",)),
     ]
     for name, title, config, batch_size, precisions in cases:
         for precision in precisions:

@@ -65,8 +65,8 @@ class Setting:
 
     @property
     def effort(self) -> Effort:
-        """For calls of seconds."""
-        return Effort(seconds=0, rounds=3) if self.quick else Effort(seconds=60, rounds=15)
+        """Three rounds of what takes long, more of what does not."""
+        return Effort(seconds=0, rounds=3) if self.quick else Effort(seconds=20, rounds=15)
 
     @property
     def config(self) -> LiteVLConfig:
