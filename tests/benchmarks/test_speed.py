@@ -7,7 +7,7 @@ import pytest
 import torch
 from benchmark_records import make_benchmark
 
-from benchmarks import speed
+from benchmarks import galleries, speed
 from benchmarks.encoder import block_linears, num_products
 from benchmarks.harness import flops_of
 from benchmarks.page import page, plots, render
@@ -15,6 +15,7 @@ from benchmarks.reranking import gallery_of, score_difference, ways_to_rerank
 from benchmarks.training import training_row
 from benchmarks.worlds import TINY, Setting, random_frames, random_model
 from litevl.benchmark_record import read_benchmark, read_benchmarks
+from litevl.engine.gallery import top_k
 from litevl.errors import DataError
 
 CPU = torch.device("cpu")
@@ -81,6 +82,19 @@ def test_training_steps_of_both_sides_are_timed():
     frames = random_frames(TINY, 2, CPU)
     forward = flops_of(lambda: random_model(TINY, CPU).visual_encoder(frames))
     assert all(each.flops > 3 * forward for each in row.contenders)
+
+
+def test_galleries_are_of_as_many_clips_as_asked_for_and_ways_find_the_same_in_them():
+    model = random_model(TINY, CPU)
+    with torch.inference_mode():
+        rows = [(list(rows), some) for rows, some in galleries.encoded(model, 25)]
+    assert [row for part, _ in rows for row in part] == list(range(25))
+    assert sum(len(some.embedding) for _, some in rows) == 25
+    captions, clips = galleries.unit_vectors(7, 0), galleries.unit_vectors(10_500, 1)
+    assert torch.allclose(clips.norm(dim=1), torch.ones(10_500))
+    ours, _ = top_k(captions, clips, galleries.NUM_NEAREST)
+    assert torch.equal(ours, galleries.all_at_once(captions, clips))
+    assert galleries.rerank_gallery(20, quick=True) > 0
 
 
 def test_the_whole_reproduction_is_left_out_unless_it_is_asked_for(monkeypatch, tmp_path):
