@@ -7,9 +7,9 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from litevl.errors import DataError, printable
+from litevl.errors import printable
 
 if TYPE_CHECKING:
     from litevl.trained import Trained
@@ -96,6 +96,8 @@ def search(arguments: argparse.Namespace) -> int:
     tell_unknown(opened.trained, arguments.text)
     hits = opened.search(arguments.text, arguments.top, arguments.candidates)
     if arguments.strip is not None:
+        from litevl.report.strips import write_picture
+
         write_picture(arguments.strip, opened.film_strip(hits))
     found = [{"rank": hit.rank, "score": hit.score, "clip": str(hit.path)} for hit in hits]
     if arguments.json:
@@ -130,13 +132,3 @@ def tell_unknown(trained: Trained, text: str) -> None:
     if unknown:
         words = printable(", ".join(unknown))
         print(f"words that the model does not know: {words}", file=sys.stderr)
-
-
-def write_picture(path: Path, picture: Any) -> None:
-    """Write rows of frames as an image. DataError where that cannot be done."""
-    from matplotlib.image import imsave
-
-    try:
-        imsave(path, picture)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be written as an image ({error})") from None

@@ -74,7 +74,7 @@ def planned(resolved: Resolved, seed: int, subset: int | None, max_steps: int | 
         (settings[table] if table else settings).pop(name, None)
     if not settings["model"]["fresh"]:  # ids are those from before there were these options
         del settings["model"]["fresh"]
-    if settings["evaluate"]["features"] == "memory":
+    if settings["evaluate"]["features"] is None:
         del settings["evaluate"]["features"]
     if settings["frames"]["choices_per_segment"] is None:
         del settings["frames"]["choices_per_segment"]

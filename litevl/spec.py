@@ -190,9 +190,9 @@ class EvaluateSpec(Table):
     """Retrieval only, which needs it."""
     batch_size: Count
     precision: Precision
-    features: Literal["memory", "disk"] = "memory"
-    """Retrieval only: where clips' tokens are between encoding and re-ranking; on the disk in half
-    precision, for galleries larger than memory."""
+    features: Literal["disk"] | None = None
+    """Retrieval only: keep clips' tokens on the disk, in half precision, between encoding and
+    re-ranking, for galleries larger than memory; without it they are in memory."""
 
 
 class Settings(Table):

@@ -81,7 +81,7 @@ def stored(
     except OSError as error:
         raise RunError(
             f"{file}: features cannot be written ({error.strerror})\n"
-            '  Free some space, choose another --output, or set evaluate.features = "memory".'
+            "  Free some space, choose another --output, or leave evaluate.features out."
         ) from error
     shape = max(group.each(shape))  # a process may have had no rows
     embedding = group.assemble(embeddings, count)

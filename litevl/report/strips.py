@@ -4,12 +4,16 @@ Shapes: T frames, S pixels.
 """
 
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 
+from litevl.data.video import Frames
+from litevl.errors import DataError
 from litevl.report.figures import COLOURS, INK, QUIET, RIGHT, WIDTH_INCHES, Picture, draw
 from litevl.report.runs import Run
 from litevl.schema import Arrays
@@ -109,6 +113,14 @@ def _question_picture(arrays: Arrays, strips: Arrays, example: int) -> Picture:
     alt = f"{question} Right answer: {gold}. Answers ranked first: {ranked}. Frames of {clip}."
     kind = "right" if is_right else "wrong"
     return draw(f"strip-{kind}-{example}", "strips", "", alt, (WIDTH_INCHES, height), paint)
+
+
+def write_picture(path: Path, picture: Frames) -> None:
+    """Write an image (H, W, 3). DataError where that cannot be done."""
+    try:
+        imsave(path, picture)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be written as an image ({error})") from None
 
 
 def _film(axes: Axes, frames: np.ndarray, edge: str) -> None:
