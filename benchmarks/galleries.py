@@ -30,8 +30,8 @@ def galleries(setting: Setting) -> Measured:
     """Re-ranking from features on the disk, and the nearest of many embeddings; on the CPU."""
     few, many = (50, 500) if setting.quick else (1_000, 10_000)
     reranked = [reranked_row(num_clips, setting) for num_clips in (few, many)]
-    fewer, most = (500, 2_000) if setting.quick else (25_000, 100_000)
-    nearest = [nearest_row(num_clips, setting) for num_clips in (fewer, most)]
+    asked = 500 if setting.quick else 100_000
+    nearest = [nearest_row(num_clips, setting) for num_clips in (asked, 2 * asked)]
     figures = [
         Figure(
             name="re-ranking-memory",
@@ -42,18 +42,18 @@ def galleries(setting: Setting) -> Measured:
         ),
         Figure(
             name="nearest-seconds",
-            claim=f"The {NUM_NEAREST} nearest of {most:,} embeddings for {NUM_QUERIES:,} captions",
+            claim=f"The {NUM_NEAREST} nearest of {asked:,} embeddings for {NUM_QUERIES:,} captions",
             unit="s",
             at_most=5.0,
-            value=nearest[1].contender("ours").seconds.median,
+            value=nearest[0].contender("ours").seconds.median,
         ),
         Figure(
             name="nearest-memory",
-            claim=f"Peak memory of it beyond the embeddings, {most:,} clips against {fewer:,}",
+            claim=f"Peak memory of it beyond the embeddings, {2 * asked:,} clips against {asked:,}",
             unit="times",
             at_most=1.05,
-            value=(peak_of(nearest[1]) - embeddings_mib(most))
-            / (peak_of(nearest[0]) - embeddings_mib(fewer)),
+            value=(peak_of(nearest[1]) - embeddings_mib(2 * asked))
+            / (peak_of(nearest[0]) - embeddings_mib(asked)),
         ),
     ]
     return [*reranked, *nearest], figures
