@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from litevl.errors import DataError, WeightsError
+from litevl.errors import WeightsError
 from litevl.model.question_answering import LiteVLForQuestionAnswering
 from litevl.trained import Trained
 
@@ -42,10 +42,7 @@ def ask(
     model = trained.model
     if not isinstance(model, LiteVLForQuestionAnswering):
         raise WeightsError("this model ranks clips; questions take one of a question answering run")
-    words = question.split()
-    if words and len(trained.unknown_words(question)) == len(words):
-        raise DataError(f"{question!r}: the model knows none of these words")
-    asked = trained.tokens([question])
+    asked = trained.query(question)
     frames = trained.clips(trained.frames(Path(clip))[None])  # (1, T, 3, S, S)
     if free:
         written = model.generate(frames, asked, trained.tokenizer.end_id)

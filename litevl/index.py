@@ -159,11 +159,8 @@ class VideoIndex:
         candidates: clips of the highest similarity that the cross-encoder ranks. Raises DataError
         for a text that is empty, too long, or of which the model knows no word.
         """
-        model, words = self.trained.model, text.split()
+        model, tokens = self.trained.model, self.trained.query(text)
         assert isinstance(model, LiteVLForRetrieval)
-        if words and len(self.trained.unknown_words(text)) == len(words):
-            raise DataError(f"{text!r}: the model knows none of these words")
-        tokens = self.trained.tokens([text])
         query = model.encode_text(tokens.input_ids, tokens.attention_mask)
         score = self.trained.use.score or "itm+itc"
         found = search(model, self, query, max(top, candidates), score, PAIRS_AT_ONCE)

@@ -102,6 +102,13 @@ class Trained:
         """Texts as words (B, W); DataError for those that are empty or too long."""
         return self.tokenizer(list(texts), self.use.max_tokens).to(self.device)
 
+    def query(self, text: str) -> Tokens:
+        """What somebody asks as words (1, W); DataError also where the model knows none of it."""
+        words = text.split()
+        if words and len(self.unknown_words(text)) == len(words):
+            raise DataError(f"{text!r}: the model knows none of these words")
+        return self.tokens([text])
+
     def unknown_words(self, text: str) -> list[str]:
         """The words that the model's vocabulary cannot express."""
         tokenize, unknown = self.tokenizer.bert.tokenize, self.tokenizer.bert.unk_token
