@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from litevl.data.processes import Failure, Work, work_on_clips
 from litevl.data.samplers import Indices
@@ -52,8 +53,12 @@ def decoding(
     size_px: int, decoder: str, timeout_seconds: float, first_seconds: float | None = None
 ) -> Work:
     """What processes do with a DecodeJob; see `decode_clips`."""
-    expect_decoder(decoder)
     do = partial(_decode, size_px=size_px, decoder=decoder, first_seconds=first_seconds)
+    return _work(do, decoder, timeout_seconds)
+
+
+def _work(do: Callable[[DecodeJob], Any], decoder: str, timeout_seconds: float) -> Work:
+    expect_decoder(decoder)
     return Work("decoding", partial(quieten, decoder), do, timeout_seconds)
 
 
@@ -75,7 +80,6 @@ def decode_chosen(
 
     choose: travels to the processes, so it is a function of a module or bound to a plain object.
     """
-    expect_decoder(decoder)
     do = partial(
         _decode_chosen,
         choose=choose,
@@ -83,8 +87,7 @@ def decode_chosen(
         decoder=decoder,
         first_seconds=first_seconds,
     )
-    work = Work("decoding", partial(quieten, decoder), do, timeout_seconds)
-    return work_on_clips(jobs, work, num_workers, progress)
+    return work_on_clips(jobs, _work(do, decoder, timeout_seconds), num_workers, progress)
 
 
 def _decode_chosen(
