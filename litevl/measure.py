@@ -21,6 +21,9 @@ from litevl.spec import Resolved
 
 Arrays = dict[str, npt.NDArray[Any]]
 
+NUM_EXAMPLES = 8  # right ones, and as many wrong ones
+MOST_PIXELS = 112  # the side of a recorded frame
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -29,6 +32,24 @@ class Scored:
     metrics: dict[str, dict[str, Metric]]
     arrays: Arrays
     strips: Arrays
+
+
+def weights_of(weights: torch.Tensor | None, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """Pooling weights as they are recorded: 1 throughout where pooling does not look at the text.
+
+    weights: (E, K) of E examples. Returns `shape`, which has E * K elements.
+    """
+    return np.ones(shape) if weights is None else weights.double().cpu().numpy().reshape(shape)
+
+
+def shrunk(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Frames (..., S, S, 3) at no more than MOST_PIXELS a side, by means over whole squares."""
+    size = frames.shape[-2]
+    step = -(-size // MOST_PIXELS)
+    small, *outer = size // step, *frames.shape[:-3]
+    cut = frames[..., : small * step, : small * step, :]
+    squares = cut.reshape(*outer, small, step, small, step, 3)
+    return squares.mean(axis=(-4, -2)).round().astype(np.uint8) if step > 1 else frames
 
 
 def picked(right: npt.NDArray[np.bool_], count: int) -> list[int]:

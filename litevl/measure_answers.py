@@ -14,13 +14,12 @@ from litevl.engine.answering import answer_questions, is_right
 from litevl.engine.clips import ClipSet
 from litevl.engine.distributed import ALONE, Group
 from litevl.engine.precision import computing
-from litevl.measure import Arrays, Scored, picked
+from litevl.measure import NUM_EXAMPLES, Arrays, Scored, picked, shrunk, weights_of
 from litevl.model.question_answering import LiteVLForQuestionAnswering
 from litevl.question_metrics import question_metrics, shuffle_sensitivity
 from litevl.spec import Resolved
 
 NUM_TOP = 5  # answers kept per question
-NUM_EXAMPLES = 3  # right ones, and as many wrong ones
 
 
 def score_run(
@@ -101,9 +100,9 @@ def score_split(
 def film_strips(
     model: LiteVLForQuestionAnswering, settings: Resolved, clips: ClipSet, arrays: Arrays
 ) -> Arrays:
-    """Some questions answered right and some wrong, with their clip and each frame's weight.
+    """Some questions answered right and some wrong, with the weights in their clip.
 
-    Frame weights have mean 1 and are all 1 where pooling does not look at the text.
+    Weights have mean 1.
     """
     chosen = picked(arrays["right"] > 0, NUM_EXAMPLES)
     asked = [clips.questions()[query] for query in chosen]
@@ -122,12 +121,11 @@ def film_strips(
         video = model.encode_video(
             clips.frames([clip for clip, _ in asked], sampler, rng).to(device)
         )
-        weights, _ = model.pooling_weights(video, model.encode_question(questions))
+        of_frames, of_patches = model.pooling_weights(video, model.encode_question(questions))
     return {
         "queries": np.array(chosen, dtype=np.int64),
-        "frames": frames,
-        "frame_weights": (
-            np.ones(frames.shape[:2]) if weights is None else weights.double().cpu().numpy()
-        ),
+        "frames": shrunk(frames),
+        "frame_weights": weights_of(of_frames, (len(chosen), num_frames)),
+        "patch_weights": weights_of(of_patches, (len(chosen), model.config.num_patches)),
         "right": arrays["right"][chosen] > 0,
     }

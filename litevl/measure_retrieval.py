@@ -16,13 +16,12 @@ from litevl.engine.clips import ClipSet
 from litevl.engine.distributed import ALONE, Group
 from litevl.engine.evaluate import Evaluation, evaluate, evaluate_shuffled, twin_scores
 from litevl.engine.precision import computing
-from litevl.measure import Arrays, Scored, picked
+from litevl.measure import NUM_EXAMPLES, Arrays, Scored, picked, shrunk, weights_of
 from litevl.model.litevl import LiteVLForRetrieval
 from litevl.spec import Resolved
 
 NUM_TOP = 10  # clips kept per query
-NUM_EXAMPLES = 3  # right ones, and as many wrong ones
-NUM_SHOWN = 3  # clips shown per example
+NUM_SHOWN = 5  # clips shown per example
 
 
 def score_run(
@@ -108,10 +107,9 @@ def film_strips(
     evaluation: Evaluation,
     arrays: Arrays,
 ) -> Arrays:
-    """Some queries answered right and some wrong, their best clips, and each frame's weight.
+    """Some queries answered right and some wrong, with the weights in each of their best clips.
 
-    The queries are drawn at random, the same ones for the same outcome; frame weights have mean 1
-    and are all 1 where pooling does not look at the text.
+    The queries are drawn at random, the same ones for the same outcome. Weights have mean 1.
     """
     ranking, rng = metrics.worst(arrays["t2v_ranks"]), np.random.default_rng(0)
     chosen = picked(ranking == 1, NUM_EXAMPLES)
@@ -128,13 +126,13 @@ def film_strips(
     device = evaluation.text.cls.device
     video = evaluation.video.select(torch.as_tensor(top.ravel(), device=device))
     text = evaluation.text.select(torch.as_tensor(np.repeat(chosen, top.shape[1]), device=device))
-    weights, _ = model.pooling_weights(video, text)
-    shown = np.ones(frames.shape[:2]) if weights is None else weights.double().cpu().numpy()
+    of_frames, of_patches = model.pooling_weights(video, text)
     return {
         "queries": np.array(chosen, dtype=np.int64),
         "top": top,
         "scores": arrays["t2v_top_scores"][chosen][:, :NUM_SHOWN],
-        "frames": frames.reshape(*top.shape, *frames.shape[1:]),
-        "frame_weights": shown.reshape(*top.shape, -1),
+        "frames": shrunk(frames.reshape(*top.shape, *frames.shape[1:])),
+        "frame_weights": weights_of(of_frames, (*top.shape, num_frames)),
+        "patch_weights": weights_of(of_patches, (*top.shape, model.config.num_patches)),
         "right": ranking[chosen] == 1,
     }

@@ -48,6 +48,7 @@ STRIPS_ARRAYS = {
     "frame_weights": "f E K T",
     "right": "b E",
 }
+OPTIONAL_STRIPS_ARRAYS = {"patch_weights": "f E K N"}
 QUESTION_ARRAYS = {
     "query_ids": "U Q",
     "questions": "U Q",
@@ -71,6 +72,7 @@ QUESTION_STRIPS = {
     "frame_weights": "f E T",
     "right": "b E",
 }
+OPTIONAL_QUESTION_STRIPS = {"patch_weights": "f E N"}
 
 Tables = tuple[dict[str, str], dict[str, str]]  # arrays required, arrays optional
 ARRAY_TABLES: dict[Task, Tables] = {
@@ -78,8 +80,8 @@ ARRAY_TABLES: dict[Task, Tables] = {
     "question-answering": (QUESTION_ARRAYS, OPTIONAL_QUESTION_ARRAYS),
 }
 STRIPS_TABLES: dict[Task, Tables] = {
-    "retrieval": (STRIPS_ARRAYS, {}),
-    "question-answering": (QUESTION_STRIPS, {}),
+    "retrieval": (STRIPS_ARRAYS, OPTIONAL_STRIPS_ARRAYS),
+    "question-answering": (QUESTION_STRIPS, OPTIONAL_QUESTION_STRIPS),
 }
 
 

@@ -60,11 +60,13 @@ def make_question_strips(
     queries = np.concatenate([np.flatnonzero(right)[:3], np.flatnonzero(~right)[:3]])
     frames = np.zeros((len(queries), num_frames, size_px, size_px, 3), np.uint8)
     frames += np.linspace(20, 220, num_frames).astype(np.uint8)[:, None, None, None]
-    weights = np.random.default_rng(1).gamma(4, size=(len(queries), num_frames))
+    rng = np.random.default_rng(1)
+    weights, patches = (rng.gamma(4, size=(len(queries), count)) for count in (num_frames, 64))
     return {
         "queries": queries,
         "frames": frames,
         "frame_weights": weights / weights.mean(axis=1, keepdims=True),
+        "patch_weights": patches / patches.mean(axis=1, keepdims=True),
         "right": right[queries],
     }
 

@@ -71,13 +71,15 @@ def make_strips(arrays: dict[str, Any], num_frames: int = 8, size_px: int = 64) 
             x = size_px * (t + 1) / (num_frames + 1)
             disc = (rows - size_px / 2) ** 2 + (columns - x) ** 2 < (size_px / 7) ** 2
             frames[at][t][disc] = colour
-    weights = np.random.default_rng(1).gamma(4, size=(*top.shape, num_frames))
+    rng = np.random.default_rng(1)
+    weights, patches = (rng.gamma(4, size=(*top.shape, count)) for count in (num_frames, 64))
     return {
         "queries": queries,
         "top": top,
         "scores": arrays["t2v_top_scores"][queries, :3],
         "frames": frames,
         "frame_weights": weights / weights.mean(axis=-1, keepdims=True),
+        "patch_weights": patches / patches.mean(axis=-1, keepdims=True),
         "right": first_is_right[queries],
     }
 

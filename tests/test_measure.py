@@ -56,6 +56,15 @@ def test_as_many_right_as_wrong_are_picked_and_always_the_same(right, num_right,
     assert picked(mask, 3) == found
 
 
+def test_recorded_frames_are_means_of_squares_where_they_are_large():
+    frames = np.random.default_rng(0).integers(0, 256, (2, 3, 226, 226, 3), np.uint8)
+    small = measure.shrunk(frames)
+    assert small.shape == (2, 3, 75, 75, 3)
+    assert small.dtype == np.uint8
+    assert (small[1, 2, 4, 7] == frames[1, 2, 12:15, 21:24].mean((0, 1)).round()).all()
+    assert measure.shrunk(small) is small
+
+
 def test_examples_are_drawn_and_not_the_first_ones():
     found = picked(np.arange(200) % 2 == 0, 3)
     assert found[:3] != [0, 2, 4]

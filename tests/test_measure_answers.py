@@ -26,6 +26,8 @@ from litevl.spec import load_spec, resolve
 
 TASK = "question-answering"
 
+WEIGHTS = ("frame_weights", "patch_weights")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
@@ -223,7 +225,7 @@ def strips_of(model, settings, clips, right):
 
 @pytest.mark.parametrize(
     ("right", "num_right", "num_wrong"),
-    [([1, 0] * 10, 3, 3), ([1] * 20, 3, 0), ([0] * 20, 0, 3), ([0] * 19 + [1], 1, 3)],
+    [([1, 0] * 10, 8, 8), ([1] * 20, 8, 0), ([0] * 20, 0, 8), ([0] * 19 + [1], 1, 8)],
     ids=["both", "all right", "all wrong", "one right"],
 )
 def test_strips_show_right_and_wrong_questions(model, settings, clips, right, num_right, num_wrong):
@@ -248,12 +250,12 @@ def test_strips_hold_the_frames_that_were_scored(model, settings, clips):
         assert np.array_equal(frames, clips["test"].store.frames(asked[query][0], sampled))
 
 
-def test_frame_weights_are_those_of_the_question_and_have_mean_one(model, settings, clips):
+def test_weights_are_those_of_the_question_and_have_mean_one(model, settings, clips):
     strips = strips_of(model, settings(), clips, [1, 0] * 10)
-    weights = strips["frame_weights"]
-    assert weights.shape == (6, 4)
-    assert np.allclose(weights.mean(axis=1), 1, atol=1e-6)
-    assert np.ptp(weights, axis=1).min() > 0
+    for name in WEIGHTS:
+        assert strips[name].shape == (16, 4)
+        assert np.allclose(strips[name].mean(axis=1), 1, atol=1e-6)
+        assert np.ptp(strips[name], axis=1).min() > 0
     split, asked = clips["test"], clips["test"].questions()
     for row, query in enumerate(strips["queries"]):
         clip, question = asked[query]
@@ -261,15 +263,16 @@ def test_frame_weights_are_those_of_the_question_and_have_mean_one(model, settin
         words = split.tokens([question.text])
         with torch.no_grad():
             video, query = model.encode_video(frames), model.encode_question(words)
-            own, _ = model.pooling_weights(video, query)
-        assert np.allclose(weights[row], own[0].numpy(), atol=1e-5)
+            own = model.pooling_weights(video, query)
+        for name, one in zip(WEIGHTS, own, strict=True):
+            assert np.allclose(strips[name][row], one[0].numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("variant", ["mean-pooling", "concat-pooling"])
-def test_frame_weights_are_one_where_the_question_does_not_weigh(settings, clips, variant):
+def test_weights_are_one_where_the_question_does_not_weigh(settings, clips, variant):
     chosen = settings(variant)
     strips = strips_of(new_answerer(chosen), chosen, clips, [1, 0] * 10)
-    assert (strips["frame_weights"] == 1).all()
+    assert all((strips[name] == 1).all() for name in WEIGHTS)
 
 
 def test_strips_are_drawn_without_dropout(settings, clips):

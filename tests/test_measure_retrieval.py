@@ -13,6 +13,8 @@ from litevl.measure_retrieval import film_strips, score_run
 from litevl.model.weights import NEW_BY_DESIGN
 from litevl.spec import load_spec, resolve
 
+WEIGHTS = ("frame_weights", "patch_weights")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -129,10 +131,10 @@ def strips_of(model, settings, clips, ranks, variant="full"):
 @pytest.mark.parametrize(
     ("ranks", "num_right", "num_wrong"),
     [
-        ([1, 1, 1, 1, 2, 3, 4, 5], 3, 3),
-        ([1] * 8, 3, 0),
-        ([2] * 8, 0, 3),
-        ([1, 2, 2, 2, 2, 2, 2, 2], 1, 3),
+        ([1, 1, 1, 2, 3, 4, 5, 6], 3, 5),
+        ([1] * 8, 8, 0),
+        ([2] * 8, 0, 8),
+        ([1, 2, 2, 2, 2, 2, 2, 2], 1, 7),
     ],
     ids=["both", "all right", "all wrong", "one right"],
 )
@@ -142,9 +144,9 @@ def test_strips_show_right_and_wrong_queries(model, settings, clips, ranks, num_
     queries = strips["queries"]
     assert len(set(queries.tolist())) == num_right + num_wrong
     assert [ranks[query] == 1 for query in queries] == strips["right"].tolist()
-    assert np.array_equal(strips["top"], arrays["t2v_top"][queries, :3])
-    assert np.array_equal(strips["scores"], arrays["t2v_top_scores"][queries, :3])
-    assert strips["frames"].shape == (len(queries), 3, 4, 32, 32, 3)
+    assert np.array_equal(strips["top"], arrays["t2v_top"][queries, :5])
+    assert np.array_equal(strips["scores"], arrays["t2v_top_scores"][queries, :5])
+    assert strips["frames"].shape == (len(queries), 5, 4, 32, 32, 3)
 
 
 def test_strips_hold_the_frames_that_were_scored(model, settings, clips):
@@ -154,26 +156,26 @@ def test_strips_hold_the_frames_that_were_scored(model, settings, clips):
         assert np.array_equal(row, clips["test"].store.frames(int(clip), sampled))
 
 
-def test_frame_weights_are_those_of_the_query_and_have_mean_one(model, settings, clips):
+def test_weights_are_those_of_the_query_and_have_mean_one(model, settings, clips):
     strips, _ = strips_of(model, settings, clips, [1, 2] * 4)
-    weights = strips["frame_weights"]
-    assert weights.shape == (6, 3, 4)
-    assert np.allclose(weights.mean(axis=2), 1, atol=1e-6)
-    assert np.ptp(weights, axis=2).min() > 0
     evaluation = evaluate(model, clips["test"], settings(), np.random.default_rng(0))
     query, clip = int(strips["queries"][4]), int(strips["top"][4, 1])
     with torch.no_grad():
-        own, _ = model.pooling_weights(
+        own = model.pooling_weights(
             evaluation.video.select(torch.tensor([clip])),
             evaluation.text.select(torch.tensor([query])),
         )
-    assert np.allclose(weights[4, 1], own[0].numpy(), atol=1e-6)
+    for name, count, one in zip(WEIGHTS, (4, 4), own, strict=True):
+        assert strips[name].shape == (8, 5, count)
+        assert np.allclose(strips[name].mean(axis=2), 1, atol=1e-6)
+        assert np.ptp(strips[name], axis=2).min() > 0
+        assert np.allclose(strips[name][4, 1], one[0].numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize("variant", ["mean-pooling", "concat-pooling"])
-def test_frame_weights_are_one_where_the_text_does_not_weigh(settings, clips, variant):
+def test_weights_are_one_where_the_text_does_not_weigh(settings, clips, variant):
     strips, _ = strips_of(new_model(settings(variant)), settings, clips, [1, 2] * 4, variant)
-    assert (strips["frame_weights"] == 1).all()
+    assert all((strips[name] == 1).all() for name in WEIGHTS)
 
 
 def test_gallery_of_one_clip_is_shown(model, settings, clips):

@@ -19,7 +19,7 @@ def test_unknown_key_wrong_type_and_impossible_value_are_reported_together(tmp_p
     lines = problem_lines(
         tmp_path,
         edited(
-            ('decoder = "decord"', 'decoder = "decord"\ntrian = 3'),
+            ('decoder = "pyav"', 'decoder = "pyav"\ntrian = 3'),
             set_in("profile.mini.train", "learning_rate", '"1e-5"'),
             set_in("profile.mini.evaluate", "rerank_k", "2000"),
         ),
