@@ -96,7 +96,7 @@ def search(arguments: argparse.Namespace) -> int:
     tell_unknown(opened.trained, arguments.text)
     hits = opened.search(arguments.text, arguments.top, arguments.candidates)
     if arguments.strip is not None:
-        from litevl.report.strips import write_picture
+        from litevl.report.examples import write_picture
 
         write_picture(arguments.strip, opened.film_strip(hits))
     found = [{"rank": hit.rank, "score": hit.score, "clip": str(hit.path)} for hit in hits]

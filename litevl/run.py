@@ -167,6 +167,7 @@ def paper_part(spec: Spec, runs: Sequence[PlannedRun]) -> dict[str, Any]:
     assumed = Assumptions()
     return {
         "start": start_of(spec),
+        "published": spec.published,
         "estimates": estimates(runs, assumed),
         "assumptions": asdict(assumed),
     }

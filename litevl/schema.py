@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from litevl.data.annotations import QUESTION_TYPES
-from litevl.spec import Claim, Provenance, Start, Target
+from litevl.spec import Claim, Provenance, Published, Start, Target
 from litevl.tasks import Task
 
 Arrays = dict[str, NDArray[Any]]
@@ -339,6 +339,7 @@ class PlanFile(Part):
     spec_file: str
     claims: tuple[Claim, ...] = ()
     targets: tuple[Target, ...] = ()
+    published: tuple[Published, ...] = ()
     provenance: dict[str, Provenance] = {}
     start: Start | None = None
     estimates: tuple[RunEstimate, ...] = ()

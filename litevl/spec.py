@@ -256,6 +256,16 @@ class Target(Table):
     provenance: TargetProvenance
 
 
+class Published(Table):
+    """A system's published row, shown beside ours under the paper profile."""
+
+    system: Text
+    values: Annotated[dict[TargetMetric, float], Field(min_length=1)]
+    flags: Annotated[tuple[Text, ...], Field(strict=False)] = ()
+    """What keeps the row from being compared with another without a word."""
+    provenance: Provenance
+
+
 class Claim(Table):
     """`better` beats `worse` on `metric`, or it does not."""
 
@@ -285,6 +295,7 @@ class Spec(Table):
     variant: Annotated[tuple[Variant, ...], Field(min_length=1, strict=False)]
     start: Annotated[tuple[Start, ...], Field(strict=False)] = ()
     target: Annotated[tuple[Target, ...], Field(strict=False)] = ()
+    published: Annotated[tuple[Published, ...], Field(strict=False)] = ()
     claim: Annotated[tuple[Claim, ...], Field(strict=False)] = ()
     provenance: dict[str, Provenance] = Field(default_factory=dict)
     profile: Profiles

@@ -378,18 +378,28 @@ def target_problems(targets: list[dict[str, Any]], starts: list[str]) -> list[Pr
 
 
 def metric_problems(document: Mapping[str, Any], datasets: list[str]) -> list[Problem]:
-    """Claims and targets whose metric the data sets' task does not have."""
+    """Metrics of claims, targets and published rows that the data sets' task does not have."""
     found: list[Problem] = []
     tasks = {TASKS[dataset] for dataset in datasets}
-    entries = [(f"claim.{c.get('name', '?')}", c) for c in tables_in(document, "claim")]
-    entries += [(f"target[{i}]", t) for i, t in enumerate(tables_in(document, "target"))]
-    for key, entry in entries:
-        metric = str(entry.get("metric"))
+    entries = [
+        (f"claim.{c.get('name', '?')}.metric", c.get("metric"))
+        for c in tables_in(document, "claim")
+    ]
+    entries += [
+        (f"target[{i}].metric", t.get("metric"))
+        for i, t in enumerate(tables_in(document, "target"))
+    ]
+    for index, row in enumerate(tables_in(document, "published")):
+        values = row.get("values")
+        names = values if isinstance(values, dict) else ()
+        entries += [(f"published[{index}].values", name) for name in names]
+    for key, name in entries:
+        metric = str(name)
         task = task_of_metric(metric)
         if task is not None and tasks and task not in tasks:
-            name = task.replace("-", " ")
+            named = task.replace("-", " ")
             here = " and ".join(f'"{dataset}"' for dataset in datasets)
-            found.append((f"{key}.metric", f'"{metric}" is for {name}; {here} is not'))
+            found.append((key, f'"{metric}" is for {named}; {here} is not'))
     return found
 
 

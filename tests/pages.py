@@ -9,7 +9,7 @@ from pathlib import Path
 class Page(HTMLParser):
     """The tags, links and text of a page; fails on tags that do not nest."""
 
-    VOID = frozenset({"meta", "img", "wbr", "br"})
+    VOID = frozenset({"meta", "link", "img", "input", "wbr", "br"})
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -20,6 +20,12 @@ class Page(HTMLParser):
         self.feed(path.read_text())
         self.close()
         assert self.open == []
+
+    @property
+    def files(self) -> list[str]:
+        """The links to other files, without the places in them."""
+        inside = [link for link in self.links if not link.startswith(("#", "data:"))]
+        return [link.partition("#")[0] for link in inside]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)

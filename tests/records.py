@@ -222,6 +222,12 @@ TARGET = {
     "tolerance": 1.2,
     "provenance": {"source": "secondary", "note": "quoted by another paper"},
 }
+PUBLISHED = {
+    "system": "Another model",
+    "values": {"t2v/R@1": 99.87, "t2v/R@10": 99.98},
+    "flags": ["7K", "two looks at the test"],
+    "provenance": {"source": "secondary", "note": "its README"},
+}
 
 
 def make_plan(ids: list[str], **changes: Any) -> dict[str, Any]:
@@ -230,6 +236,7 @@ def make_plan(ids: list[str], **changes: Any) -> dict[str, Any]:
         "spec_file": "reproductions/msrvtt.toml",
         "claims": [CLAIM],
         "targets": [TARGET],
+        "published": [PUBLISHED],
         "provenance": {"model.scaling": {"source": "reconstructed", "note": "our form of it"}},
         "variants": [{"name": name, "title": title} for name, title in VARIANTS.items()],
         "command": "nox -s reproduce-msrvtt",

@@ -1,7 +1,7 @@
 """A pytest plugin: a skip that nobody expects fails the run.
 
-A test may skip only for something this machine lacks, and says so twice: by a marker (`gpu`,
-`weights`, `data`) and by its reason, which starts as ALLOWED has it. Everything else that is
+A test may skip only for something this machine lacks, and says so twice: by a marker (the
+keys of ALLOWED) and by its reason, which starts as ALLOWED has it. Everything else that is
 skipped would be a hole in the suite that nobody sees. Loaded by `addopts` in pyproject.toml.
 """
 
@@ -12,6 +12,8 @@ ALLOWED = {
     "gpu": "needs a CUDA device",
     "weights": "needs the BLIP weights",
     "data": "needs the annotation files",
+    "browser": "needs Chromium",
+    "latex": "needs pdflatex",
 }
 
 

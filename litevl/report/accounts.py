@@ -1,5 +1,7 @@
 """The tables of accounts: what ran, where, at which cost, from which data, weights and settings."""
 
+import re
+import shlex
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
@@ -14,6 +16,7 @@ from litevl.spec import Provenance
 from litevl.spec_problems import flat
 
 OUTCOME_TONES: dict[Outcome, str] = {"failed": "bad", "damaged": "bad", "interrupted": "warn"}
+COMMIT = re.compile("[0-9a-f]{40}")
 SHORT = 12  # characters of a hash that the page shows; the CSV files have all of them
 
 
@@ -53,6 +56,25 @@ def runs_table(study: Study) -> Table:
         )
     header = ("run", "outcome", "commit", "started", "epoch", "minutes")
     return _table("runs", "Runs", header, rows, num_text_columns=4)
+
+
+def commands(study: Study) -> list[str]:
+    """How to make each run's numbers again: the commands, under the commit they were made from."""
+    if study.plan is None:
+        return []
+    lines, start = [], study.plan.start
+    commits: dict[str, list[Run]] = {}
+    for run in study.runs:
+        code = run.record.code if run.record is not None else None
+        commits.setdefault((code.commit if code is not None else None) or "", []).append(run)
+    for commit, runs in commits.items():
+        lines += [f"git checkout {commit}"] if COMMIT.fullmatch(commit) else []
+        for run in runs:
+            parts = ["litevl", "run", study.plan.spec_file, "--profile", study.profile]
+            parts += ["--start", start.name] if start is not None else []
+            parts += ["--variant", run.variant, "--seed", str(run.seed), "--rerun"]
+            lines.append(shlex.join(parts))
+    return lines
 
 
 def _commit(record: Record) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
+import pandas as pd
+
 from litevl.metrics import Metric
 from litevl.report.accounts import SHORT, code_warnings
 from litevl.report.layout import (
@@ -17,6 +19,7 @@ from litevl.report.layout import (
 from litevl.report.runs import Run, Study, summary
 from litevl.report.tables import (
     CLAIM_COLUMNS,
+    CLAIM_TONES,
     CLAIMS_NOTE,
     MISSING,
     NUMBER_COLUMNS,
@@ -189,6 +192,33 @@ def claims(blocks: Sequence[Block]) -> list[tuple[Block, ClaimResult]]:
     found = [(b, result) for b in blocks if b.judged is not None for result in b.judged.claims]
     names = list(dict.fromkeys(result.claim.name for _, result in found))
     return sorted(found, key=lambda entry: names.index(entry[1].claim.name))
+
+
+def verdicts_table(blocks: Sequence[Block]) -> Table:
+    """A row for each claim, a column for each data set: the verdicts at one glance."""
+    found = claims(blocks)
+    titles = list(dict.fromkeys(block.title for block, _ in found))
+    rows: dict[str, dict[str, Cell]] = {}
+    for block, result in found:
+        shown = metric_cell(result.comparison.difference, signed=True)
+        words = f"{shown.text} {shown.detail}".strip("- ")
+        cell = Cell(result.verdict, words, CLAIM_TONES.get(result.verdict, "quiet"))
+        names = f"{result.claim.better} above {result.claim.worse}"
+        rows.setdefault(names, {})[block.title] = cell
+    cells = tuple(
+        (Cell(names), *(of_data.get(title, Cell("-")) for title in titles))
+        for names, of_data in rows.items()
+    )
+    texts = [[f"{cell.text} {cell.detail}".strip() for cell in row] for row in cells]
+    return Table(
+        "verdicts",
+        "Verdicts",
+        ("claim", *titles),
+        cells,
+        pd.DataFrame(texts, columns=["claim", *titles]),
+        "Differences in points; what each claim says, and its values by seed, stands below.",
+        num_text_columns=1 + len(titles),
+    )
 
 
 def claims_table(blocks: Sequence[Block]) -> Table:

@@ -22,7 +22,7 @@ from litevl.report.tables import baseline_runs
 from litevl.report.verdicts import ClaimResult, compare
 from litevl.schema import Record
 
-Group = Literal["ablation", "claims", "curves", "scale", "strips"]
+Group = Literal["ablation", "claims", "cost", "curves", "scale"]
 
 # Okabe and Ito's palette: told apart with any kind of colour vision. Markers tell apart in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")
@@ -177,6 +177,41 @@ def _place_of_line(study: Study, panel: Panel) -> float | None:
         found = summary(panel.line, runs) if runs else None
         return found["value"] if found is not None else None
     return panel.line
+
+
+def cost_pictures(study: Study) -> list[Picture]:
+    """What a variant costs to use against what it gets; none without a published run."""
+    headline = layout_of(study).compared[0]
+    found = []
+    for variant in study.variants:
+        runs = study.published(variant.name)
+        cost = next((run.record.cost for run in runs if run.record), None)
+        value = summary(headline.metric, runs) if runs else None
+        if cost is None or value is None or value["low"] is None or value["high"] is None:
+            continue
+        gflops = (cost.flops_per_clip + cost.flops_per_pair) / 1e9
+        found.append((variant.name, gflops, value["value"], (value["low"], value["high"])))
+    if not found:
+        return []
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_axes((0.12, 1.02 / height, 0.85, (height - 1.35) / height))
+        axes.grid()
+        for name, gflops, value, ends in found:
+            colour, marker = look(study, name)
+            axes.plot([gflops, gflops], ends, color=colour, linewidth=1.4)
+            axes.plot(gflops, value, marker, color=colour, markersize=5.5, label=name)
+        axes.margins(x=0.12)
+        axes.set_xlabel("GFLOP for a clip and one pair")
+        figure.legend(loc="lower center", ncols=2, handlelength=1.2, columnspacing=1.2)
+        figure.text(0.02, 1 - 0.2 / height, title, fontsize=8.5, fontweight="bold")
+
+    height, title = 2.9, f"{headline.label} (%) against the cost of using it"
+    caption = f"{headline.label} with 95 % intervals over queries, against counted operations."
+    alt = f"{title}: " + "; ".join(
+        f"{name} {value:.1f} at {gflops:.2f} GFLOP" for name, gflops, value, _ in found
+    )
+    return [draw("cost", "cost", caption, alt, (WIDTH_INCHES, height), paint)]
 
 
 def claim_pictures(found: Sequence[tuple[str, ClaimResult]]) -> list[Picture]:

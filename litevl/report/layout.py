@@ -82,8 +82,8 @@ class Layout:
     counts: tuple[tuple[str, Callable[[SplitCounts], int | None]], ...]
     """Columns of the data table beside the clips."""
     pair_words: str
-    strips_title: str
-    strips_note: str
+    examples_title: str
+    examples_note: str
 
 
 SEEDS_NOTE = (
@@ -95,8 +95,8 @@ RECALL_NOTE = (
     "median rank, lower is better."
 )
 FRAMES_NOTE = (
-    "Under each frame its weight in text-dependent pooling; the line marks 1, no preference. Under "
-    "mean pooling every weight is 1."
+    "Under each frame its weight in text-dependent pooling, 1 is no preference; patches that weigh "
+    "less are darker. Under mean pooling every weight is 1."
 )
 LOSS = Curve("curve-loss", "Training loss", lambda r: [(p.step, p.loss) for p in r.curves.train])
 
@@ -161,8 +161,8 @@ RETRIEVAL = Layout(
     ),
     counts=(("captions", lambda split: split.captions),),
     pair_words="one caption and one clip through the cross-encoder, the clip already encoded",
-    strips_title="Retrieved clips",
-    strips_note=f"The clips ranked first for captions answered right and wrong. {FRAMES_NOTE}",
+    examples_title="Retrieved clips",
+    examples_note=f"The clips ranked first for captions answered right and wrong. {FRAMES_NOTE}",
 )
 
 GROUPS = ("", "/what", "/who", "/how", "/when", "/where", "/order")
@@ -242,8 +242,8 @@ QUESTION_ANSWERING = Layout(
         ("answer not in the list", lambda split: split.outside_list),
     ),
     pair_words="a question with one answer of the longest kind, the clip already encoded",
-    strips_title="Answered questions",
-    strips_note=(
+    examples_title="Answered questions",
+    examples_note=(
         "Questions answered right and wrong, their clip, and the answers ranked first with their "
         f"log-likelihoods. {FRAMES_NOTE}"
     ),

@@ -13,16 +13,18 @@ from litevl.errors import DataError, printable
 from litevl.record import read_strips
 from litevl.report import accounts, combined, tables
 from litevl.report.combined import Judged, folder_name
+from litevl.report.comparability import footnotes, published_table
+from litevl.report.examples import Example, examples_of
 from litevl.report.figures import (
     Picture,
     ablation_pictures,
     claim_pictures,
+    cost_pictures,
     curve_pictures,
     scale_pictures,
 )
 from litevl.report.layout import layout_of
 from litevl.report.runs import Study, find_studies, load_study, without_folder
-from litevl.report.strips import strip_pictures
 from litevl.report.tables import Cell, Table, kinds_text
 from litevl.report.verdicts import judge_claims, judge_targets
 from litevl.schema import strips_problems
@@ -44,6 +46,7 @@ LATEX_SPECIAL = {
     ">": r"\textgreater{}",
 }
 MARKDOWN_SPECIAL = re.compile(r"([\\`*_\[\]|~])")
+SECTION = re.compile(r'<section id="([a-z_]+)">\s*<h2>(.*?)</h2>')
 LINE_STARTS = re.compile(r"^(\d*)([.)](?= |$)|[#>=]|[+-](?= ))")  # of headings, quotes and lists
 
 
@@ -119,7 +122,9 @@ def _render_study(judged: Judged, output_dir: Path) -> Path:
     """One study's folder."""
     study = judged.study
     warnings = accounts.code_warnings(study)
-    pictures = _pictures(study, warnings)
+    pictures = ablation_pictures(study) + cost_pictures(study)
+    pictures += curve_pictures(study) + scale_pictures(study)
+    examples = _examples(study, warnings)
     context = {
         "study": study,
         "layout": layout_of(study),
@@ -128,11 +133,12 @@ def _render_study(judged: Judged, output_dir: Path) -> Path:
         "scope": SCOPES[study.profile],
         "lead": _lead(judged),
         "warnings": warnings,
+        "footnotes": footnotes(study),
+        "examples": examples,
+        "again": accounts.commands(study),
     }
-    comments = [_code_of(study)]
-    return _write(
-        output_dir / folder_name(study), "index", context, _tables(judged), pictures, comments
-    )
+    folder, comments = output_dir / folder_name(study), [_code_of(study)]
+    return _write(folder, "index", context, _tables(judged), pictures, comments, examples)
 
 
 def _render_combined(judged: list[Judged], output_dir: Path) -> Path:
@@ -145,10 +151,10 @@ def _render_combined(judged: list[Judged], output_dir: Path) -> Path:
         "scope": SCOPES[profile],
         "lead": combined.lead(blocks),
         "warnings": list(combined.warnings(blocks)),
-        "commands": [study.plan.command for study in studies if study.plan is not None],
+        "again": [study.plan.command for study in studies if study.plan is not None],
     }
-    found = [combined.results_table(blocks), combined.claims_table(blocks)]
-    found.append(combined.studies_table(blocks))
+    found = [combined.verdicts_table(blocks), combined.results_table(blocks)]
+    found += [combined.claims_table(blocks), combined.studies_table(blocks)]
     pictures = claim_pictures([(block.title, result) for block, result in combined.claims(blocks)])
     comments = [_code_of(study) for study in studies]
     folder = output_dir / f"{COMBINED}-{profile}"
@@ -162,6 +168,7 @@ def _write(
     found: list[Table],
     pictures: list[Picture],
     comments: list[str],
+    examples: Iterable[Example] = (),
 ) -> Path:
     """Write a page with its tables and figures, and clear away what an earlier rendering left."""
     shown = [table for table in found if table.rows]
@@ -177,9 +184,11 @@ def _write(
         written[folder / "tables" / f"{table.stem}.tex"] = latex(table, comments).encode()
     for picture in pictures:
         written[folder / "figures" / f"{picture.stem}.png"] = picture.png
+    for film in (film for example in examples for film in example.films):
+        written[folder / "figures" / f"{film.stem}.jpg"] = film.jpeg
     for path, content in reversed(written.items()):  # pages last: what they link to is there
         write_bytes(path, content)
-    for pattern in ("tables/*.csv", "tables/*.tex", "figures/*.png"):
+    for pattern in ("tables/*.csv", "tables/*.tex", "figures/*.png", "figures/*.jpg"):
         for path in folder.glob(pattern):
             if path not in written:
                 path.unlink(missing_ok=True)  # another rendering may clear it too
@@ -198,6 +207,7 @@ def _tables(judged: Judged) -> list[Table]:
         tables.claims_table(study, judged.claims),
         tables.targets_table(study, judged.targets),
         tables.main_table(study),
+        published_table(study),
         tables.ablation_table(study),
         tables.withheld_table(study),
         accounts.cost_table(study),
@@ -210,9 +220,8 @@ def _tables(judged: Judged) -> list[Table]:
     ]
 
 
-def _pictures(study: Study, warnings: list[str]) -> list[Picture]:
-    """All figures; film strips that cannot be read become a warning on the page."""
-    pictures = ablation_pictures(study) + curve_pictures(study) + scale_pictures(study)
+def _examples(study: Study, warnings: list[str]) -> list[Example]:
+    """Those of the reference's first run that has any; what cannot be read becomes a warning."""
     for run in study.published(study.reference):
         try:
             strips = read_strips(run.path)
@@ -222,8 +231,8 @@ def _pictures(study: Study, warnings: list[str]) -> list[Picture]:
             warnings.append(without_folder(error, run.path))
             continue
         if strips is not None:
-            return pictures + strip_pictures(run, strips)
-    return pictures
+            return examples_of(run, strips)
+    return []
 
 
 def _lead(judged: Judged) -> list[str]:
@@ -258,7 +267,11 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
         finalize=_printable,
     )
-    filters: dict[str, Callable[..., Any]] = {"md": markdown, "breakable": breakable}
+    filters: dict[str, Callable[..., Any]] = {
+        "md": markdown,
+        "breakable": breakable,
+        "sections": sections,
+    }
     environment.filters.update(filters)
     return environment
 
@@ -279,6 +292,11 @@ def breakable(text: str) -> Markup:
     """Text for a narrow cell: keys and ids may break after a dot, hyphen or slash, numbers not."""
     escaped = str(Markup.escape(text))
     return Markup(re.sub(r"(?<=[^\W\d])([./_-])(?=[^\W\d])", r"\1<wbr>", escaped))
+
+
+def sections(body: str) -> list[tuple[str, Markup]]:
+    """The ids and titles of a page's sections, in their order."""
+    return [(id, Markup(title)) for id, title in SECTION.findall(body)]
 
 
 def latex(table: Table, comments: Iterable[str]) -> str:

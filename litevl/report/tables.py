@@ -242,11 +242,12 @@ def ablation_table(study: Study) -> Table:
         rows.append(tuple(cells))
     return Table(
         "ablation",
-        f"What each change costs: variant minus {study.reference}, in points",
+        "What each change costs",
         ("variant", "seeds", *(label(column, study.shown) for column in columns)),
         tuple(rows),
         tidy_frame(tidy, ("variant", "minus", "metric", *NUMBER_COLUMNS)),
-        "Mean over seeds of the differences query by query, with the 95 % interval of a bootstrap "
+        f"Variant minus {study.reference}, in points. Mean over seeds of the differences query by "
+        "query, with the 95 % interval of a bootstrap "
         "over source videos. An interval that includes zero shows no difference either way. The "
         "intervals are not widened for the number of comparisons.",
     )

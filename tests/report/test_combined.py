@@ -42,7 +42,7 @@ def test_several_studies_give_one_page_and_folder_beside_theirs(page: Path) -> N
         *("index.html", "report.md", "figures/claims.png"),
         *(
             f"tables/{name}.{end}"
-            for name in ("claims", "combined", "studies")
+            for name in ("claims", "combined", "studies", "verdicts")
             for end in ("csv", "tex")
         ),
     }
@@ -242,9 +242,7 @@ def test_run_of_one_study_renders_the_combined_page_again(tmp_path: Path) -> Non
     found = render_report(records, tmp_path, spec="msrvtt", profile="mini")
     assert found == alone
     combined = tmp_path / "combined-mini" / "index.html"
-    assert all(
-        (combined.parent / link.partition("#")[0]).is_file() for link in Page(combined).links
-    )
+    assert all((combined.parent / link).is_file() for link in Page(combined).files)
     own = tmp_path / "msvd-qa-mini" / "index.html"
     own.write_text("rendered before")
     assert render_all(records, tmp_path, "msrvtt", "mini") == ([alone], [combined])

@@ -8,17 +8,16 @@ import numpy as np
 import pytest
 from records import VARIANTS, write_study
 
-from litevl.record import read_strips
 from litevl.report import figures
 from litevl.report.figures import (
     ablation_pictures,
+    cost_pictures,
     curve_pictures,
     look,
     scale_pictures,
     smoothed,
 )
 from litevl.report.runs import Study, load_study
-from litevl.report.strips import strip_pictures
 
 
 @pytest.fixture(scope="module")
@@ -33,16 +32,13 @@ def size_in(png: bytes) -> tuple[int, int]:
 
 
 def test_every_picture_has_the_size_it_states_and_no_metadata_that_ages(study: Study) -> None:
-    run = study.published("full")[0]
-    strips = read_strips(run.path)
-    assert strips is not None
     pictures = [
         *ablation_pictures(study),
+        *cost_pictures(study),
         *curve_pictures(study),
         *scale_pictures(study),
-        *strip_pictures(run, strips),
     ]
-    assert len(pictures) == 3 + 3 + 1 + 6
+    assert len(pictures) == 3 + 1 + 3 + 1
     assert len({picture.stem for picture in pictures}) == len(pictures)
     for picture in pictures:
         assert size_in(picture.png) == (picture.width_px, picture.height_px)

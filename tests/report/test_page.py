@@ -48,15 +48,17 @@ def test_folder_holds_page_markdown_tables_and_figures_and_nothing_else(page: Pa
     names = set(content(page.parent))
     assert {"index.html", "report.md", "tables/main.csv", "tables/main.tex"} <= names
     assert {"figures/ablation-recall.png", "figures/temporal-scale.png"} <= names
-    assert sum(name.startswith("figures/strip-right") for name in names) == 3
-    assert sum(name.startswith("figures/strip-wrong") for name in names) == 3
+    assert sum(name.startswith("figures/film-") for name in names) == 6 * 3
     assert not any(name.startswith(".") or name.endswith(".tmp") for name in names)
 
 
 def test_page_nests_well_and_links_only_to_files_beside_it(page: Path) -> None:
-    links = Page(page).links
-    assert len(links) > 20
-    assert all((page.parent / link).is_file() for link in links)
+    found = Page(page)
+    assert len(found.files) > 20
+    assert all((page.parent / link).is_file() for link in found.files)
+    ids = re.findall(r' id="([^"]+)"', page.read_text())
+    assert len(ids) == len(set(ids))
+    assert {link.removeprefix("#") for link in found.links if link.startswith("#")} <= set(ids)
     assert "http" not in page.read_text().replace("http-equiv", "")
 
 
@@ -243,9 +245,9 @@ def test_markup_in_records_stays_text_in_every_format(tmp_path: Path) -> None:
     make_hostile(folder)
     report = render_report(folder.parent, tmp_path)
     found = Page(report)
-    assert "script" not in found.tags
+    assert found.tags.count("script") == 1  # the page's own, which finds examples
     assert found.text.count("<script>") >= 8
-    assert all((report.parent / link).is_file() for link in found.links)
+    assert all((report.parent / link).is_file() for link in found.files)
     text = (report.parent / "report.md").read_text()
     outside_code = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     assert "<script>" not in outside_code
@@ -322,7 +324,7 @@ def test_strips_that_cannot_be_read_become_a_warning(tmp_path: Path) -> None:
     report = render_report(folder.parent, tmp_path)
     assert "strips.npz: the per-query values cannot be read" in Page(report).text
     assert str(tmp_path) not in report.read_text()
-    assert section(report, "strips") == ""
+    assert section(report, "examples") == ""
 
 
 def test_studies_are_rendered_together_or_one_by_name(tmp_path: Path) -> None:
@@ -351,14 +353,14 @@ def test_report_of_fifteen_runs_takes_seconds(tmp_path: Path) -> None:
     assert time.process_time() - start < 10
 
 
-def test_only_the_figures_and_film_strips_import_matplotlib() -> None:
+def test_only_the_figures_and_examples_import_matplotlib() -> None:
     package = Path(sys.modules["litevl"].__path__[0])
     users = [
         path.relative_to(package).as_posix()
         for path in package.rglob("*.py")
         if re.search(r"^\s*(import|from) matplotlib", path.read_text(), re.MULTILINE)
     ]
-    assert sorted(users) == ["report/figures.py", "report/strips.py"]
+    assert sorted(users) == ["report/examples.py", "report/figures.py"]
 
 
 def test_changed_settings_are_named_in_the_ablation(page: Path) -> None:

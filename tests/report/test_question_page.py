@@ -22,6 +22,7 @@ from litevl.report.runs import load_study
 FIGURES = {
     *("ablation-accuracy", "ablation-difference", "ablation-order"),
     *("curve-loss", "curve-validation-accuracy", "curve-validation-order", "temporal-scale"),
+    "cost",
 }
 VARIANTS = ("full", "no-temporal-attention")
 
@@ -52,10 +53,8 @@ def ask_what_and_who(folder: Path) -> None:
 def test_folder_has_the_figures_of_the_task_and_no_other(page: Path) -> None:
     names = set(content(page.parent))
     drawn = {Path(name).stem for name in names if name.startswith("figures/")}
-    strips = {f"strip-{kind}" for kind in ("right-0", "right-1", "right-2")}
-    strips |= {f"strip-{kind}" for kind in ("wrong-3", "wrong-4", "wrong-5")}
-    assert drawn == FIGURES | strips
-    assert all((page.parent / link).is_file() for link in Page(page).links)
+    assert drawn == FIGURES | {f"film-{place}" for place in range(1, 7)}
+    assert all((page.parent / link).is_file() for link in Page(page).files)
 
 
 def test_same_records_give_the_same_bytes(page: Path, records_dir: Path, tmp_path: Path) -> None:
