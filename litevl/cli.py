@@ -16,6 +16,7 @@ from pathlib import Path
 from litevl import __version__
 from litevl.cli_data import add_data
 from litevl.cli_options import (
+    Help,
     add_allow_missing,
     add_assumptions,
     add_needs,
@@ -68,19 +69,29 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="litevl",
         description="Reproduce LiteVL (arXiv 2210.11929): check a spec, run it, report.",
+        epilog="litevl run reproductions/msrvtt.toml --variant full --seed 0",
         allow_abbrev=False,
+        formatter_class=Help,
     )
     top.add_argument("--version", action="version", version=f"litevl {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    add = partial(commands.add_parser, allow_abbrev=False)
+    add = partial(commands.add_parser, allow_abbrev=False, formatter_class=Help)
 
-    sub = add("check", help="check a reproduction file, every problem at once")
+    sub = add(
+        "check",
+        help="check a reproduction file, every problem at once",
+        epilog="litevl check reproductions/msrvtt.toml",
+    )
     sub.add_argument("spec", nargs="?", type=Path, metavar="SPEC")
     sub.add_argument("--schema", action="store_true", help="print the JSON Schema, for editors")
     sub.add_argument("--json", action="store_true", help="print the outcome as JSON")
     sub.set_defaults(command=check)
 
-    sub = add("plan", help="list the runs of a spec, what is done of them, and what they cost")
+    sub = add(
+        "plan",
+        help="list the runs of a spec, what is done of them, and what they cost",
+        epilog="litevl plan reproductions/msrvtt.toml --profile paper --device-tflops 989",
+    )
     add_selection(sub)
     add_assumptions(sub)
     sub.add_argument(
@@ -89,7 +100,11 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sub.set_defaults(command=plan)
 
-    sub = add("run", help="run what is not done yet, then report")
+    sub = add(
+        "run",
+        help="run what is not done yet, then report",
+        epilog="litevl run reproductions/msrvtt.toml --variant full --variant no-scaling --seed 0",
+    )
     add_selection(sub)
     sub.add_argument("--rerun", action="store_true", help="run again what is done, too")
     add_allow_missing(sub)
@@ -119,7 +134,11 @@ def parser() -> argparse.ArgumentParser:
     add_use(add)
     add_data(add)
 
-    sub = add("report", help="render reports again from the records alone")
+    sub = add(
+        "report",
+        help="render reports again from the records alone",
+        epilog="litevl report reports --spec msrvtt --profile mini",
+    )
     sub.add_argument(
         "output", nargs="?", type=Path, default=Path("reports"), metavar="DIR",
         help="the --output of the runs (default: reports)",

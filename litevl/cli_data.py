@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, get_args
 
+from litevl.cli_options import Help
 from litevl.errors import DataError, RunError, SpecError, printable
 from litevl.tasks import Dataset
 
@@ -23,14 +24,18 @@ if TYPE_CHECKING:
 class AddParser(Protocol):
     """What adds a command to the command line."""
 
-    def __call__(self, name: str, *, help: str) -> argparse.ArgumentParser: ...
+    def __call__(self, name: str, *, help: str, epilog: str) -> argparse.ArgumentParser: ...
 
 
 def add_data(add: AddParser) -> None:
     """Add `litevl data` and its commands."""
-    data = add("data", help="fetch, check and prepare the files of a data set")
+    data = add(
+        "data",
+        help="fetch, check and prepare the files of a data set",
+        epilog="litevl data fetch msrvtt",
+    )
     commands = data.add_subparsers(required=True, metavar="COMMAND")
-    add_command = partial(commands.add_parser, allow_abbrev=False)
+    add_command = partial(commands.add_parser, allow_abbrev=False, formatter_class=Help)
     add_fetch(add_command)
     add_check(add_command)
     add_prepare(add_command)
@@ -55,7 +60,11 @@ def root_of(arguments: argparse.Namespace) -> Path:
 
 def add_fetch(add: AddParser) -> None:
     """`litevl data fetch`."""
-    sub = add("fetch", help="download the files of a data set, or a checkpoint of BLIP")
+    sub = add(
+        "fetch",
+        help="download the files of a data set, or a checkpoint of BLIP",
+        epilog="litevl data fetch blip:model_base_14M --accept-licence",
+    )
     sub.add_argument("name", metavar="NAME", help="a data set, blip:CHECKPOINT or hub:OWNER/NAME")
     sub.add_argument(
         "--root", type=Path, metavar="DIR",
@@ -135,7 +144,11 @@ def require_accepted(source: "Sources", root: Path, is_accepted: bool) -> None:
 
 def add_check(add: AddParser) -> None:
     """`litevl data check`."""
-    sub = add("check", help="count the clips and decode every one, or compare the annotations")
+    sub = add(
+        "check",
+        help="count the clips and decode every one, or compare the annotations",
+        epilog="litevl data check msrvtt --root /videos/msrvtt --annotations-only",
+    )
     add_data_set(sub)
     sub.add_argument(
         "--annotations-only", action="store_true",
@@ -228,7 +241,11 @@ def check_clips(arguments: argparse.Namespace) -> int:
 
 def add_prepare(add: AddParser) -> None:
     """`litevl data prepare`."""
-    sub = add("prepare", help="convert the clips into a folder of their own, smaller and upright")
+    sub = add(
+        "prepare",
+        help="convert the clips into a folder of their own, smaller and upright",
+        epilog="litevl data prepare msrvtt --to data/msrvtt-256px --short-side 256",
+    )
     add_data_set(sub)
     sub.add_argument(
         "--to", type=Path, metavar="DIR", help="folder for the result (default: ROOT-prepared)"

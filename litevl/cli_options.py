@@ -10,6 +10,15 @@ if TYPE_CHECKING:
     from litevl.spec import Profile, Spec
 
 
+class Help(argparse.HelpFormatter):
+    """Fills paragraphs, but leaves a command's example in one line: it is there to be copied."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("litevl "):
+            return f"example:\n  {text}"
+        return super()._fill_text(text, width, indent)
+
+
 def add_selection(sub: argparse.ArgumentParser) -> None:
     """The options that say which runs of a spec are meant; the same for plan and run."""
     sub.add_argument("spec", type=Path, metavar="SPEC", help="reproduction file (.toml)")

@@ -1,5 +1,6 @@
 """The `litevl` command: what it prints, what it returns, and what it calls."""
 
+import argparse
 import errno
 import json
 import os
@@ -16,7 +17,7 @@ import pytest
 from records import make_arrays, make_record
 
 import litevl
-from litevl.cli import main
+from litevl.cli import main, parser
 from litevl.errors import DataError, RunError, WeightsError
 from litevl.plan import plan
 from litevl.record import write_record
@@ -93,6 +94,31 @@ def test_help_answers_in_half_a_second():
         return time.perf_counter() - start
 
     assert min(seconds() for _ in range(3)) < 0.5  # the best of three: other work may be going on
+
+
+def parsers(top):
+    """A parser and all below it, each with the words that lead there: {("data", "fetch"): ...}."""
+    found = {tuple(top.prog.split()[1:]): top}
+    for action in top._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                found |= parsers(below)
+    return found
+
+
+def test_every_command_s_help_has_an_example_that_the_command_takes():
+    top = parser()
+    found = parsers(top)
+    assert {("run",), ("data",), ("data", "fetch"), ("compare",)} <= set(found)
+    for words, sub in found.items():
+        assert sub.epilog, f"litevl {' '.join(words)} --help has no example"
+        program, *arguments = shlex.split(sub.epilog)
+        assert program == "litevl"
+        assert tuple(arguments[: len(words)]) == words
+        read = top.parse_args(arguments)  # exits where an option is unknown or one is missing
+        if not sub._subparsers:
+            assert read.command is sub.get_default("command")
+        assert f"example:\n  {sub.epilog}\n" in sub.format_help()  # in one line, to be copied
 
 
 def test_importing_the_package_loads_no_torch():
