@@ -26,6 +26,7 @@ from litevl.cli_options import (
     jobs,
     selected,
 )
+from litevl.cli_share import add_share
 from litevl.cli_use import add_use
 from litevl.errors import LiteVLError, RunError, SpecError, printable
 from litevl.preemption import REQUEUE, Preempted, preemptible
@@ -132,6 +133,7 @@ def parser() -> argparse.ArgumentParser:
     sub.set_defaults(command=submit)
 
     add_use(add)
+    add_share(add)
     add_data(add)
 
     sub = add(

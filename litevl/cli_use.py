@@ -24,7 +24,7 @@ def add_use(add: Callable[..., argparse.ArgumentParser]) -> None:
         epilog="litevl index clips --model reports/runs/RUN/model",
     )
     sub.add_argument("folder", type=Path, metavar="FOLDER", help="clips, at any depth")
-    add_model(sub, "folder that a retrieval run left")
+    add_model(sub, "folder that a retrieval run left, or OWNER/NAME of the hub")
     sub.add_argument("--index", type=Path, metavar="DIR", help="(default: FOLDER/.litevl-index)")
     sub.set_defaults(command=index)
 
@@ -53,7 +53,7 @@ def add_use(add: Callable[..., argparse.ArgumentParser]) -> None:
     )
     sub.add_argument("clip", type=Path, metavar="CLIP")
     sub.add_argument("question", metavar="QUESTION")
-    add_model(sub, "folder that a question answering run left")
+    add_model(sub, "folder that a question answering run left, or OWNER/NAME of the hub")
     sub.add_argument(
         "--answer", action="append", default=[], metavar="TEXT", dest="answers",
         help="an answer to choose among; may be repeated (default: those of the training)",

@@ -17,7 +17,7 @@ from litevl.locks import alone_with
 from litevl.transfer import CHUNK, require_space, state_path, transfer
 from litevl.whole import whole_file
 
-__all__ = ["Fetched", "Known", "checked", "fetch_hub", "fetch_url", "leaves_folder"]
+__all__ = ["Fetched", "Known", "checked", "fetch_hub", "fetch_url", "hub_error", "leaves_folder"]
 
 RepoType = Literal["model", "dataset"]
 
@@ -180,7 +180,7 @@ def fetch_hub(
     except (HTTPError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise _disk_error(error, folder) from error
-        raise _hub_error(error, name, revision) from error
+        raise hub_error(error, name, revision) from error
     return tuple(
         Fetched(folder / path, f"hf://{name}@{commit}/{path}", commit, found[path],
                 (folder / path).stat().st_size, is_new=path in missing)
@@ -229,7 +229,7 @@ def _merged(known: Known, file: Any) -> Known:
     )
 
 
-def _hub_error(error: Exception, name: str, revision: str | None) -> LiteVLError:
+def hub_error(error: Exception, name: str, revision: str | None) -> LiteVLError:
     """What the hub library raised, as a message with the way out."""
     from huggingface_hub import errors
 

@@ -46,6 +46,10 @@ class ClusterError(LiteVLError):
     """Runs that no scheduler takes: submitit or Slurm is missing, or Slurm refuses them."""
 
 
+class HubError(LiteVLError):
+    """A model that the hub does not take: no token, no right to write, a name that is taken."""
+
+
 class RunError(LiteVLError):
     """A run that was asked for correctly and failed: loss not finite, disk full, no permission."""
 

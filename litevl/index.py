@@ -35,7 +35,7 @@ from litevl.engine.gallery import search
 from litevl.errors import DataError, WeightsError
 from litevl.locks import alone_with
 from litevl.model.litevl import LiteVLForRetrieval, VideoFeatures
-from litevl.trained import Trained
+from litevl.trained import MODEL_FILES, Trained, model_folder
 from litevl.whole import write_bytes
 
 FOLDER = ".litevl-index"  # in the folder of clips, unless another is named
@@ -88,17 +88,19 @@ class VideoIndex:
     ) -> VideoIndex:
         """The index of all video files below `clips`; its `problems` say which cannot be decoded.
 
-        model: what a retrieval run left, `reports/runs/<id>/model`. folder: of the index, by
-        default `.litevl-index` in `clips`. Clips already in it are not encoded again. Raises
-        DataError where there are no clips, WeightsError where the model cannot be loaded or made
-        another index in this folder.
+        model: what a retrieval run left, `reports/runs/<id>/model`, or OWNER/NAME of the hub.
+        folder: of the index, by default `.litevl-index` in `clips`. Clips already in it are not
+        encoded again. Raises DataError where there are no clips, WeightsError where the model
+        cannot be loaded, or another made the index in this folder.
         """
-        root, trained = Path(clips), load(model)
+        root, found = Path(clips), model_folder(model)
+        trained = load(found)
         place = Path(folder) if folder is not None else root / FOLDER
         paths = video_files(root, place)
         hashes = file_hashes(paths)
         with alone_with(place):
-            expect_same_model(place, digest_of(Path(model)), Path(model), root)
+            named = str(found.resolve() if Path(model).exists() else model)
+            expect_same_model(place, digest_of(found), named, root)
             known = read_rows(place)
             left = {hashes[path]: path for path in paths if hashes[path] not in known}
             problems = encode(trained, left, place, progress)
@@ -116,12 +118,13 @@ class VideoIndex:
             raise DataError(
                 f"{given}: holds no index\n  Make one: litevl index {given} --model MODEL"
             ) from None
-        if digest_of(model) != digest:
+        found = model_folder(model)
+        if digest_of(found) != digest:
             raise WeightsError(
                 f"{model}: no longer the model that made the index in {place}\n"
                 f"  Make it again: delete {place}, then litevl index {root} --model {model}"
             )
-        return cls._of(load(model), root, place)
+        return cls._of(load(found), root, place)
 
     @classmethod
     def _of(
@@ -197,25 +200,30 @@ def video_files(root: Path, index: Path) -> list[Path]:
 
 
 def digest_of(model: Path) -> str:
-    """A hash of what decides a model's features; WeightsError where a file of it is missing."""
-    names = ("config.json", "model.safetensors", "use.json", "vocab.txt")
-    lacking = [name for name in names if not (model / name).is_file()]
-    if lacking:
-        listed = ", ".join(lacking)
-        raise WeightsError(f"{model}: lacks {listed}; name the model's folder that a run left")
-    text = "".join(file_hash(model / name) for name in names)
+    """A hash of what decides a model's features, of the files in its folder."""
+    text = "".join(file_hash(model / name) for name in MODEL_FILES)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def expect_same_model(place: Path, digest: str, model: Path, root: Path) -> None:
-    """Note the model that makes an index; WeightsError where another one began it."""
+def expect_same_model(place: Path, digest: str, model: str, root: Path) -> None:
+    """Note the model that makes an index; WeightsError where another one began it.
+
+    DataError where the file that says so is damaged: nobody knows then whose features these are.
+    """
     file = place / INDEX_FILE
-    about = {"model": str(model.resolve()), "clips": str(root.resolve()), "digest": digest}
+    about = {"model": model, "clips": str(root.resolve()), "digest": digest}
     if file.is_file():
-        before = json.loads(file.read_text(encoding="utf-8"))
-        if before.get("digest") != digest:
+        try:
+            before = json.loads(file.read_text(encoding="utf-8"))
+            maker, made_by = before["model"], before["digest"]
+        except (OSError, ValueError, LookupError, TypeError):
+            raise DataError(
+                f"{file}: damaged, or not an index's\n"
+                f"  Delete {place}, then the same command makes the index anew."
+            ) from None
+        if made_by != digest:
             raise WeightsError(
-                f"{place}: an index by another model, {before.get('model')}\n"
+                f"{place}: an index by another model, {maker}\n"
                 "  Delete it, or name another folder with --index."
             )
     write_bytes(file, json.dumps(about, indent=1).encode() + b"\n")

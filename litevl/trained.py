@@ -1,10 +1,12 @@
 """A trained model with what it takes to use it: its words, its frames, its answers.
 
 A run leaves all of that in one folder: what `save_pretrained` writes, `vocab.txt` and `use.json`.
+`litevl push` puts the same files on the hub, from where they are had by OWNER/NAME.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +19,7 @@ from torch import Tensor
 from litevl.data.dataset import normalise
 from litevl.data.samplers import Indices, fixed_frames
 from litevl.data.video import Frames, read_chosen
+from litevl.download import hub_error
 from litevl.engine.gallery import Score
 from litevl.errors import DataError, WeightsError
 from litevl.model.litevl import LiteVLForRetrieval
@@ -27,6 +30,8 @@ from litevl.tasks import Task, task_of
 from litevl.whole import write_bytes
 
 USE_FILE, WORDS_FILE = "use.json", "vocab.txt"
+MODEL_FILES = ("config.json", "model.safetensors", USE_FILE, WORDS_FILE)
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)  # OWNER/NAME
 Model = LiteVLForRetrieval | LiteVLForQuestionAnswering
 
 
@@ -54,29 +59,18 @@ class Trained:
     use: Use
 
     @classmethod
-    def load(cls, folder: str | Path) -> Trained:
-        """What a run left in `runs/<id>/model`.
+    def load(cls, model: str | Path) -> Trained:
+        """What a run left in `runs/<id>/model`, or what the hub has under OWNER/NAME.
 
         Raises WeightsError that says what the folder lacks or which file is wrong.
         """
-        place = Path(folder)
-        missing = [name for name in (USE_FILE, WORDS_FILE) if not (place / name).is_file()]
-        if missing:
-            raise WeightsError(
-                f"{place}: lacks {' and '.join(missing)}\n"
-                "  Name the folder that a run leaves: reports/runs/<run id>/model"
-            )
-        try:
-            use = Use.model_validate_json((place / USE_FILE).read_bytes())
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the file"
-            raise WeightsError(f"{place / USE_FILE}: {where}: {first['msg']}") from None
+        place = model_folder(model)
+        use = read_use(place)
         kind = LiteVLForRetrieval if use.task == "retrieval" else LiteVLForQuestionAnswering
-        model: Model = kind.from_pretrained(str(place))
+        loaded: Model = kind.from_pretrained(str(place))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         tokenizer = Tokenizer.from_vocabulary(place / WORDS_FILE)
-        return cls(model.to(device).eval(), tokenizer, use)
+        return cls(loaded.to(device).eval(), tokenizer, use)
 
     @property
     def device(self) -> torch.device:
@@ -89,10 +83,10 @@ class Trained:
         num_frames = self.model.config.num_frames
         return partial(fixed_frames, sampler=self.use.sampler, num_wanted=num_frames)
 
-    def frames(self, path: Path) -> Frames:
+    def frames(self, path: str | Path) -> Frames:
         """A clip's frames as they are shown to people: uint8 (T, S, S, 3). Raises DataError."""
         size = self.model.config.image_size_px
-        return read_chosen(path, self.places, size, self.use.decoder)[1]
+        return read_chosen(Path(path), self.places, size, self.use.decoder)[1]
 
     def clips(self, frames: Frames) -> Tensor:
         """Frames as the model takes them: (B, T, 3, S, S). frames: uint8 (B, T, S, S, 3)."""
@@ -120,6 +114,49 @@ class Trained:
             raise DataError("no answers to rank: the list is empty")
         most = max(self.use.max_answer_tokens, 2)
         return answer_tokens(list(answers), self.tokenizer, most).to(self.device)
+
+
+def model_folder(model: str | Path) -> Path:
+    """The folder that holds a trained model's files: a run's, or the hub's cache for OWNER/NAME.
+
+    A folder of that name comes first. Raises WeightsError where there is neither, or a file lacks.
+    """
+    place = Path(model)
+    if not place.exists() and HUB_NAME.fullmatch(place.as_posix()):
+        place = fetched(place.as_posix())
+    missing = [name for name in MODEL_FILES if not (place / name).is_file()]
+    if missing:
+        raise WeightsError(
+            f"{model}: lacks {', '.join(missing)}\n"
+            "  Name the folder that a run leaves, reports/runs/<run id>/model, or a model that "
+            "litevl pushed to the hub, OWNER/NAME"
+        )
+    return place
+
+
+def fetched(name: str) -> Path:
+    """The folder in the hub's cache with a model's files, fetched where they are not there yet."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        HFValidationError,
+        HTTPError,
+    )
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(MODEL_FILES)))
+    except (HTTPError, HFValidationError, OSError) as error:
+        told = hub_error(error, name, None)
+        raise WeightsError(f"no folder here, and from the hub: {told}") from error
+
+
+def read_use(place: Path) -> Use:
+    """How the model in a folder is used; WeightsError, naming the first problem, for a bad file."""
+    try:
+        return Use.model_validate_json((place / USE_FILE).read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise WeightsError(f"{place / USE_FILE}: {where}: {first['msg']}") from None
 
 
 def use_of(settings: Resolved, answers: Sequence[str]) -> Use:

@@ -191,6 +191,21 @@ def test_other_model_needs_another_index(models, clips, tmp_path):
         VideoIndex.open(tmp_path / "second")
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b"3", b'{"model": "m"}'])
+def test_damaged_note_of_the_model_says_which_file_and_what_to_do(
+    models, clips, tmp_path, content, capsys
+):
+    place = tmp_path / "index"
+    place.mkdir()
+    (place / "index.json").write_bytes(content)
+    command = ["index", str(clips), "--model", str(models["retrieval"]), "--index", str(place)]
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"DataError: {place / 'index.json'}: damaged")
+    assert f"Delete {place}" in told
+    assert (place / "index.json").read_bytes() == content
+
+
 def test_damaged_part_is_made_again(models, clips, encoded):
     hits = VideoIndex.build(clips, models["retrieval"]).search(TEXT)
     (part,) = (clips / indexing.FOLDER).glob("*.safetensors")

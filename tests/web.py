@@ -20,7 +20,7 @@ def serve(handle):
         def do_GET(self):
             handle(self)
 
-        do_HEAD = do_POST = do_GET  # noqa: N815
+        do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815
 
         def log_message(self, *_):
             """Nothing: the tests look at what was asked for, not at a log."""
@@ -53,6 +53,18 @@ def reply(request, status, body=b"", **headers):
     request.end_headers()
     if request.command != "HEAD":
         request.wfile.write(body)
+
+
+def body_of(request):
+    """Bytes that came with a request, whole or in chunks."""
+    if request.headers.get("Transfer-Encoding") != "chunked":
+        return request.rfile.read(int(request.headers.get("Content-Length", 0)))
+    chunks = []
+    while size := int(request.rfile.readline(), 16):
+        chunks.append(request.rfile.read(size))
+        request.rfile.readline()
+    request.rfile.readline()
+    return b"".join(chunks)
 
 
 def send_file(request, content, faults, **headers):

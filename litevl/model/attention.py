@@ -33,5 +33,7 @@ def attend(
     if mask is not None:
         added = torch.zeros(mask.shape, dtype=logits.dtype).masked_fill_(~mask, -math.inf)
         logits = (logits.view(batch, heads, words, seen.shape[1]) + added).flatten(0, 1)
-    share = F.dropout(logits.softmax(dim=-1), dropout)
+    share = logits.softmax(dim=-1)
+    if dropout:  # a dropout of nothing would be a random step of an exported program
+        share = F.dropout(share, dropout)
     return (share @ known).view(batch, heads, words, width)

@@ -180,7 +180,7 @@ class VideoEncoder(nn.Module):
             known["T"] = self.config.num_frames
         sizes = expect("frames", frames, "B T 3 H W", **known)
         x = self.patch_embed(frames.flatten(0, 1))  # (B * T, N, D)
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1).to(x.dtype), x], dim=1)
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)
         x = (x + self.pos_embed).view(sizes["B"], sizes["T"], -1, x.shape[-1])
         time = None
         if self.config.time_embedding == "branch":
