@@ -1,6 +1,7 @@
 """The options that commands share: which runs of a spec are meant, and what each needs."""
 
 import argparse
+import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ class Help(argparse.HelpFormatter):
     """Fills paragraphs, but leaves a command's example in one line: it is there to be copied."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        if text.startswith("litevl "):
+        if re.match("litevl [a-z]", text):  # not the version
             return f"example:\n  {text}"
         return super()._fill_text(text, width, indent)
 

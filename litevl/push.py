@@ -92,8 +92,8 @@ def expect_ours(api: HfApi, name: str, private: bool) -> None:
 
 def refused(error: Exception, name: str) -> LiteVLError:
     """What the hub library raised, as a message with the way out."""
-    wrapped = isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception)
-    error = error.__cause__ if wrapped else error  # of an upload that ran in a thread
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # what a large file's upload met
     status = getattr(getattr(error, "response", None), "status_code", None)
     first = (str(error).strip() or repr(error)).splitlines()[0]
     if status == 401:
