@@ -146,7 +146,7 @@ def parser() -> argparse.ArgumentParser:
         help="the --output of the runs (default: reports)",
     )  # fmt: skip
     sub.add_argument("--spec", metavar="NAME", help="only this reproduction, by its name")
-    sub.add_argument("--profile", choices=("mini", "paper"), help="only this scale")
+    sub.add_argument("--profile", choices=("mini", "paper", "own"), help="only this scale")
     sub.set_defaults(command=report)
 
     sub = add(
@@ -174,7 +174,7 @@ def parser() -> argparse.ArgumentParser:
 
 def check(arguments: argparse.Namespace) -> int:
     """Say that a spec is right, or all that is wrong with it; or print the schema."""
-    from litevl.profiles import unsourced
+    from litevl.profiles import real_profile, unsourced
     from litevl.spec import json_schema, load_spec
 
     if arguments.schema:
@@ -189,7 +189,8 @@ def check(arguments: argparse.Namespace) -> int:
             first, *problems = [line.strip() for line in str(error).splitlines()]
             print(json.dumps({"ok": False, "problems": problems or [first]}, indent=2))
         raise
-    warnings = [f"{key}: no [provenance] for the paper profile's value" for key in unsourced(spec)]
+    which = f"the {real_profile(spec)} profile's value"
+    warnings = [f"{key}: no [provenance] for {which}" for key in unsourced(spec)]
     if arguments.json:
         print(json.dumps({"ok": True, "problems": [], "warnings": warnings}, indent=2))
     else:
@@ -203,7 +204,7 @@ def check(arguments: argparse.Namespace) -> int:
 
 
 def plan(arguments: argparse.Namespace) -> int:
-    """Print the runs, one a line, with what is done of them; for paper also what they cost.
+    """Print the runs, one a line, with what is done of them, and what they cost at BLIP's size.
 
     Planning needs no data, so asking for paper without them is not a mistake here.
     """
@@ -211,7 +212,8 @@ def plan(arguments: argparse.Namespace) -> int:
 
     spec, profile, reason, runs = selected(arguments, needs_data=False)
     found, assumed = None, None
-    if profile == "paper":
+    is_full_size = profile != "mini" and runs[0].resolved.model.weights != "mini-blip"
+    if is_full_size:
         from litevl import cost
 
         asked = {name: getattr(arguments, name) for name in ASSUMPTIONS}

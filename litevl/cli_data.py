@@ -1,4 +1,4 @@
-"""`litevl data`: fetch a data set's files, check them, prepare its clips.
+"""`litevl data`: fetch a data set's files, check them, prepare its clips; own data as a spec.
 
 One function adds each command's options, and one runs it. Heavy imports wait until they run.
 """
@@ -10,15 +10,17 @@ import sys
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from litevl.cli_options import Help
 from litevl.errors import DataError, RunError, SpecError, printable
-from litevl.tasks import Dataset
+from litevl.tasks import OWN_TASKS, AnyDataset, Dataset
 
 if TYPE_CHECKING:
     from litevl.data.sources import Sources
     from litevl.spec import Resolved
+
+OWN_WEIGHTS = "blip:model_base_14M"  # what the paper profiles start from
 
 
 class AddParser(Protocol):
@@ -31,7 +33,7 @@ def add_data(add: AddParser) -> None:
     """Add `litevl data` and its commands."""
     data = add(
         "data",
-        help="fetch, check and prepare the files of a data set",
+        help="fetch, check and prepare a data set's files, or begin with your own",
         epilog="litevl data fetch msrvtt",
     )
     commands = data.add_subparsers(required=True, metavar="COMMAND")
@@ -39,11 +41,12 @@ def add_data(add: AddParser) -> None:
     add_fetch(add_command)
     add_check(add_command)
     add_prepare(add_command)
+    add_new(add_command)
 
 
-def add_data_set(sub: argparse.ArgumentParser) -> None:
+def add_data_set(sub: argparse.ArgumentParser, names: Any = Dataset) -> None:
     """The options that every command has: which data set, and where its files are."""
-    sub.add_argument("name", choices=get_args(Dataset), metavar="NAME", help="the data set")
+    sub.add_argument("name", choices=get_args(names), metavar="NAME", help="the data set")
     sub.add_argument(
         "--root",
         type=Path,
@@ -149,7 +152,7 @@ def add_check(add: AddParser) -> None:
         help="count the clips and decode every one, or compare the annotations",
         epilog="litevl data check msrvtt --root /videos/msrvtt --annotations-only",
     )
-    add_data_set(sub)
+    add_data_set(sub, AnyDataset)
     sub.add_argument(
         "--annotations-only", action="store_true",
         help="count what the annotation files hold, recognised by content anywhere below DIR",
@@ -164,7 +167,7 @@ def add_spec(sub: argparse.ArgumentParser) -> None:
     """The option that says which spec's paper profile describes the data set."""
     sub.add_argument(
         "--spec", type=Path, metavar="SPEC",
-        help="reproduction file whose profile paper says what the data set is to hold "
+        help="reproduction file whose profile paper, or own, says what the data set is to hold "
         "(default: reproductions/NAME.toml)",
     )  # fmt: skip
 
@@ -189,14 +192,15 @@ def at_least_one(text: str) -> int:
 
 
 def settings_of(arguments: argparse.Namespace) -> "Resolved":
-    """The paper profile of the spec that describes the data set, with the root asked for."""
+    """The spec that describes the data set, at the scale of real clips, with the root asked for."""
+    from litevl.profiles import real_profile
     from litevl.spec import load_spec, resolve
 
     file = arguments.spec or Path("reproductions", f"{arguments.name.replace('-', '_')}.toml")
     if arguments.spec is None and not file.is_file():
         raise SpecError(f"{file}: not found from here; name the file with --spec")
     spec = load_spec(file)
-    settings = resolve(spec, "paper", spec.variant[0].name)
+    settings = resolve(spec, real_profile(spec), spec.variant[0].name)
     if settings.data.dataset != arguments.name:
         raise SpecError(f'{file}: describes "{settings.data.dataset}", not "{arguments.name}"')
     root = str(arguments.root or settings.data.root)
@@ -216,6 +220,8 @@ def check_annotations(arguments: argparse.Namespace) -> int:
     from litevl.data.recognise import recognise, unused_note
 
     root = root_of(arguments)
+    if arguments.name in OWN_TASKS:
+        raise DataError(f"{arguments.name}: no counts were published to compare with")
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; name the one of the annotation files with --root")
     found = recognise(root)
@@ -280,3 +286,44 @@ def prepare(arguments: argparse.Namespace) -> int:
     )
     print(json.dumps(outcome, indent=2) if arguments.json else printable(described(outcome)))
     return 0 if outcome["ok"] else 1
+
+
+def add_new(add: AddParser) -> None:
+    """`litevl data new`."""
+    sub = add(
+        "new",
+        help="make a spec of your own clips and texts",
+        epilog="litevl data new my-clips --clips clips --annotations texts.csv",
+    )
+    sub.description = (
+        "Check a folder of clips and a file of texts, and write a spec that runs LiteVL and its "
+        "ablations on them. The file's columns are clip, caption, split or clip, question, answer, "
+        "split; docs/own-data.md has it all."
+    )
+    sub.add_argument("name", metavar="NAME", help="small letters, digits and single hyphens")
+    sub.add_argument("--clips", type=Path, required=True, metavar="FOLDER", help="the clips")
+    sub.add_argument(
+        "--annotations", type=Path, required=True, metavar="FILE", help=".csv or .jsonl"
+    )
+    sub.add_argument(
+        "--output", type=Path, metavar="SPEC",
+        help="file to write (default: NAME.toml beside the annotations)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--weights", default=OWN_WEIGHTS, metavar="WEIGHTS",
+        help="what to start from, as model.weights of a spec has it; mini-blip is small and knows "
+        f"drawn scenes only, to try the way (default: {OWN_WEIGHTS})",
+    )  # fmt: skip
+    sub.set_defaults(command=new)
+
+
+def new(arguments: argparse.Namespace) -> int:
+    """Write a spec and say what to do with it."""
+    from litevl.new_data import described, new_spec
+
+    output = arguments.output or arguments.annotations.parent / f"{arguments.name}.toml"
+    made = new_spec(
+        arguments.name, arguments.clips, arguments.annotations, output, arguments.weights
+    )
+    print(printable(described(made)))
+    return 0

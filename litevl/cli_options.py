@@ -24,8 +24,9 @@ def add_selection(sub: argparse.ArgumentParser) -> None:
     """The options that say which runs of a spec are meant; the same for plan and run."""
     sub.add_argument("spec", type=Path, metavar="SPEC", help="reproduction file (.toml)")
     sub.add_argument(
-        "--profile", choices=("auto", "mini", "paper"), default="auto",
-        help="scale; auto is paper where its clips and weights are present, else mini",
+        "--profile", choices=("auto", "mini", "paper", "own"), default="auto",
+        help="scale; auto is paper where its clips and weights are present, else mini; own data "
+        "have one scale, own",
     )  # fmt: skip
     sub.add_argument(
         "--start", metavar="NAME",

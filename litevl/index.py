@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from litevl.data.annotations import VIDEO_SUFFIXES
 from litevl.data.dataset import DECODE_SECONDS
 from litevl.data.decode import Decoded, DecodeJob, decode_chosen
 from litevl.data.fingerprint import file_hash, file_hashes
@@ -40,7 +41,6 @@ from litevl.whole import write_bytes
 
 FOLDER = ".litevl-index"  # in the folder of clips, unless another is named
 INDEX_FILE = "index.json"
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv")
 CLIPS_PER_PART = 64  # encoded between two looks at the disk: what a kill can cost
 CLIPS_AT_ONCE = 16
 CANDIDATES = 32  # that the cross-encoder looks at for a query

@@ -74,6 +74,8 @@ def planned(resolved: Resolved, seed: int, subset: int | None, max_steps: int | 
         (settings[table] if table else settings).pop(name, None)
     if not settings["model"]["fresh"]:  # ids are those from before there were these options
         del settings["model"]["fresh"]
+    if settings["data"]["annotations"] is None:
+        del settings["data"]["annotations"]
     if settings["evaluate"]["features"] is None:
         del settings["evaluate"]["features"]
     if settings["frames"]["choices_per_segment"] is None:
@@ -90,6 +92,8 @@ def shipped_parts(resolved: Resolved) -> dict[str, Any]:
     """What decides numbers and comes with the package: mini-BLIP, and the way clips are drawn.
 
     A checkpoint or data set given by path is known here by that path only; the record holds hashes.
+    One's own annotations change from day to day, so a run's id holds their hash. DataError where
+    there is no such file.
     """
     from litevl.data.mini import WORLD_VERSION  # numpy; `litevl --help` needs none
 
@@ -99,6 +103,15 @@ def shipped_parts(resolved: Resolved) -> dict[str, Any]:
         parts["mini_blip"] = record["sha256"]
     if resolved.data.world is not None:
         parts["world_version"] = WORLD_VERSION
+    if resolved.data.annotations is not None:
+        try:
+            content = Path(resolved.data.annotations).read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"{resolved.data.annotations}: cannot be read: {error.strerror}\n"
+                "  It is data.annotations of the spec; start litevl where its paths begin."
+            ) from None
+        parts["annotations"] = hashlib.sha256(content).hexdigest()
     return parts
 
 

@@ -20,6 +20,7 @@ from litevl.data.didemo import load_didemo
 from litevl.data.mini import ensure_world
 from litevl.data.mini_annotations import read_twins
 from litevl.data.msrvtt import load_msrvtt
+from litevl.data.own import load_own
 from litevl.data.prepared import note_on_preparation, prepared_hash
 from litevl.data.reader import ClipReader
 from litevl.data.shards import Reading, Shards
@@ -28,7 +29,7 @@ from litevl.engine.clips import ClipSet
 from litevl.errors import DataError
 from litevl.model.question_answering import answer_tokens
 from litevl.model.tokenizer import Tokenizer
-from litevl.spec import DataSpec, Resolved, Sampler
+from litevl.spec import DataSpec, Resolved, Sampler, task_of
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ def prepare(settings: Resolved, subset: int | None, allow_missing: bool) -> Prep
     started = time.perf_counter()
     data, root, workers = settings.data, Path(settings.data.root), os.cpu_count() or 1
     if data.world is not None:
+        assert data.dataset != "own-retrieval"  # both are the spec's check
+        assert data.dataset != "own-qa"
         ensure_world(root, data.dataset, data.world, workers)
     expected = data.expected.model_dump()
     annotations = read_annotations(data)
@@ -148,6 +151,9 @@ def _published(data: DataSpec) -> Annotations:
         return load_msrvtt(root, data.train_split)
     if data.dataset == "didemo":
         return load_didemo(root, data.leave_out, data.sentence_order or "annotator-mode")
+    if data.annotations is not None:
+        wanted = (data.answers.count, data.answers.file) if data.answers is not None else None
+        return load_own(root, Path(data.annotations), task_of(data.dataset), wanted)
     assert data.answers is not None  # the spec's check
     load = load_msvd_qa if data.dataset == "msvd-qa" else load_msrvtt_qa
     return load(root, data.answers.count, data.answers.file)

@@ -16,6 +16,13 @@ from litevl.plan import MAY_CHANGE
 from litevl.spec import Profile, Spec, Start, as_dict, resolve
 from litevl.spec_problems import flat, merged, suggestion
 
+Requested = Literal["auto", "mini", "paper", "own"]
+
+
+def real_profile(spec: Spec) -> Profile:
+    """The profile of real clips."""
+    return "own" if spec.profile is None else "paper"
+
 
 def starting_from(spec: Spec, name: str | None) -> Spec:
     """The spec with the weights and the targets of one start; None for the paper profile's own.
@@ -32,7 +39,7 @@ def starting_from(spec: Spec, name: str | None) -> Spec:
     start = own if name is None else by_name[name]
     targets = [one for one in spec.target if one.start in (None, start and start.name)]
     changes: dict[str, object] = {"target": tuple(targets)}
-    if start is not None and start != own:
+    if start is not None and start != own and spec.profile is not None:
         paper = merged(spec.profile.paper, {"model": {"weights": start.weights}})
         changes |= {
             "name": f"{spec.name}-{start.name}",
@@ -50,7 +57,7 @@ def start_of(spec: Spec) -> Start | None:
 
 def choose(
     spec: Spec,
-    requested: Literal["auto", "mini", "paper"],
+    requested: Requested,
     start: str | None,
     needs_data: bool = True,
 ) -> tuple[Spec, Profile, str]:
@@ -61,6 +68,8 @@ def choose(
 
     SpecError where a start is asked for and mini runs, which has one only. Errors as below.
     """
+    if spec.profile is None:
+        return spec, "own", reason_for_own(spec, requested, start, needs_data)
     chosen = starting_from(spec, start)
     missing = [place for place, _ in missing_for_paper(chosen)]
     if requested == "paper" and missing and not needs_data:
@@ -74,13 +83,40 @@ def choose(
     return chosen, profile, reason
 
 
-def choose_profile(spec: Spec, requested: Literal["auto", "mini", "paper"]) -> tuple[Profile, str]:
+def reason_for_own(spec: Spec, requested: Requested, start: str | None, needs_data: bool) -> str:
+    """Why one's own data run with profile own, the only one there is.
+
+    SpecError for another profile or a start, DataError, unless `needs_data` is off, for a folder
+    of clips or a checkpoint that is not there.
+    """
+    if requested not in ("auto", "own") or start is not None:
+        option = "--profile" if start is None else "--start"
+        raise SpecError(f"{spec.name}: own data have one scale and one start; leave {option} out")
+    settings = resolve(spec, "own", spec.variant[0].name)
+    missing, weights = [], settings.model.weights
+    if not Path(settings.data.root).is_dir():
+        way_out = "the folder of clips, data.root; start litevl where the spec's paths begin"
+        missing.append((settings.data.root, way_out))
+    if not weights_path(weights).exists():
+        way_out = fetch_command(weights) or "the checkpoint, model.weights"
+        missing.append((str(weights_path(weights)), way_out))
+    if not missing:
+        return "own clips"
+    if needs_data:
+        lines = [f"  {place}: {way_out}" for place, way_out in missing]
+        raise DataError("\n".join([f"{spec.name}: not found", *lines]))
+    return f"own clips; to run it, get {', '.join(place for place, _ in missing)}"
+
+
+def choose_profile(spec: Spec, requested: Requested) -> tuple[Profile, str]:
     """The profile to run and the reason, as a phrase for the first line printed and the record.
 
     "auto" is paper where its weights are on this machine and its clips are and were checked, else
     mini. "paper" without them is a DataError that says what is missing, how to get it and where it
     goes; unchecked clips it takes, as a run counts and decodes them itself.
     """
+    if requested == "own":
+        raise SpecError(f"{spec.name}: profile own is for own data; here are mini and paper")
     if requested == "mini":
         return "mini", "asked for"
     missing = missing_for_paper(spec)
@@ -119,14 +155,14 @@ def missing_for_paper(spec: Spec) -> list[tuple[str, str]]:
 
 
 def unsourced(spec: Spec) -> list[str]:
-    """The dotted keys of the paper profile that no entry of [provenance] tells the source of.
+    """The dotted keys of the real clips' profile that no entry of [provenance] tells the source of.
 
     A key is told of by its own entry or by one of a table that holds it. Values that are left out
     need none, nor do the settings of a momentum encoder that is off, nor what changes no number.
     """
     found: dict[str, None] = {}
     for variant in spec.variant:
-        resolved = resolve(spec, "paper", variant.name)
+        resolved = resolve(spec, real_profile(spec), variant.name)
         values = flat(as_dict(resolved))
         for key, value in values.items():
             is_unused = key in MOMENTUM and not resolved.train.momentum_encoder

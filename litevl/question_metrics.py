@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from litevl.data.annotations import QUESTION_TYPES
+from litevl.data.annotations import OTHER_TYPE, QUESTION_TYPES
 from litevl.metrics import PERCENT, Floats, Metric, interval, paired_difference
 
+TYPES = (*QUESTION_TYPES, OTHER_TYPE)
 GROUPED = ("accuracy", "majority", "type-majority")  # these are given for every group
 PERCENTAGES = (*GROUPED, "answerable")
 
@@ -82,7 +83,7 @@ def question_metrics(
     """Accuracy and both baselines for every group that occurs, and the share of listed answers.
 
     right: (Q,) 1 or 0.   in_list: (Q,) 1 where the gold answer is listed, else 0.   answers: (Q,)
-    the gold ones.   kinds: (Q,) of QUESTION_TYPES.   needs_order: (Q,) bool, None where not known.
+    the gold ones.   kinds: (Q,) of TYPES.   needs_order: (Q,) bool, None where not known.
     clusters: (Q,) source of each question's clip. The interval of a baseline keeps its answers
     fixed: it is about the questions, not about the choice. Raises ValueError for lengths that
     differ, an unknown type, and a right answer that is not listed.
@@ -94,12 +95,12 @@ def question_metrics(
     if len({array.shape for array in (*arrays.values(), source)}) > 1 or source.ndim != 1:
         shapes = {name: array.shape for name, array in (arrays | {"clusters": source}).items()}
         raise ValueError(f"every array should be (Q,), got {shapes}")
-    unknown = sorted(set(arrays["kinds"].tolist()) - set(QUESTION_TYPES))
+    unknown = sorted(set(arrays["kinds"].tolist()) - set(TYPES))
     if unknown:
-        raise ValueError(f"unknown question types {unknown}; known: {QUESTION_TYPES}")
+        raise ValueError(f"unknown question types {unknown}; known: {TYPES}")
     if (arrays["right"] > arrays["in_list"]).any():
         raise ValueError("a question counts as right though its answer is not listed")
-    groups = ["", *(f"/{group}" for group in (*QUESTION_TYPES, "order"))]
+    groups = ["", *(f"/{group}" for group in (*TYPES, "order"))]
     found: dict[str, Metric] = {}
     for metric in (*(name + group for name in GROUPED for group in groups), "answerable"):
         values = per_question(metric, arrays)

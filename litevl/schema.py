@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from litevl.data.annotations import QUESTION_TYPES
-from litevl.spec import Claim, Provenance, Published, Start, Target
+from litevl.data.annotations import OTHER_TYPE, QUESTION_TYPES
+from litevl.spec import Claim, Profile, Provenance, Published, Start, Target
 from litevl.tasks import Task
 
 Arrays = dict[str, NDArray[Any]]
@@ -111,7 +111,7 @@ class RunPart(Part):
     id: RunId
     spec: str
     title: str
-    profile: Literal["mini", "paper"]
+    profile: Profile
     profile_reason: str
     variant: str
     seed: int
@@ -390,8 +390,9 @@ def value_problems(arrays: Mapping[str, NDArray[Any]], sizes: Mapping[str, int])
             problems.append(f"{name} should hold places from 0 to {sizes[axis] - 1}")
         elif name.endswith("_ranks") and (array.min() < 1 or (array[:, 0] > array[:, 1]).any()):
             problems.append(f"{name} should hold ranks from 1, the best before the worst")
-        elif name == "kinds" and not np.isin(array, QUESTION_TYPES).all():
-            problems.append(f"{name} should hold only {', '.join(QUESTION_TYPES)}")
+        elif name == "kinds" and not np.isin(array, (*QUESTION_TYPES, OTHER_TYPE)).all():
+            types = ", ".join((*QUESTION_TYPES, OTHER_TYPE))
+            problems.append(f"{name} should hold only {types}")
         elif name in ("right", "in_list", "shuffled_right") and not np.isin(array, (0, 1)).all():
             problems.append(f"{name} should hold only 0 and 1")
         elif name == "right" and (array > arrays.get("in_list", 1)).any():

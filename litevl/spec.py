@@ -3,8 +3,11 @@
 The top-level tables hold the method. `[profile.mini]` and `[profile.paper]` add or replace what
 differs in scale, and a variant changes a few dotted keys on top: `resolve` puts the three together.
 
+One's own data have one scale only: there is no [profile], and it goes by the name "own".
+
 A spec may come from anybody: it holds no code, and the only places that it names outside the
-output are data.root and model.weights, which may lie anywhere. Every other file lies below these.
+output are data.root, data.annotations and model.weights, which may lie anywhere. Every other file
+lies below these.
 """
 
 from pathlib import Path
@@ -24,12 +27,12 @@ from litevl.spec_problems import (
     read_toml,
     suggestion,
 )
-from litevl.tasks import ClaimMetric, Dataset, SentenceOrder, TargetMetric
+from litevl.tasks import AnyDataset, ClaimMetric, SentenceOrder, TargetMetric
 from litevl.tasks import Task as Task
 from litevl.tasks import task_of as task_of
 
-Profile = Literal["mini", "paper"]
-PROFILES: tuple[Profile, ...] = ("mini", "paper")
+Profile = Literal["mini", "paper", "own"]
+PROFILES: tuple[Profile, ...] = ("mini", "paper")  # tables of a published data set's spec
 SECTIONS = ("data", "frames", "model", "train", "evaluate")
 
 Sampler = Literal["blip-uniform", "lavis-uniform", "segment-middle", "segment-random"]
@@ -97,9 +100,12 @@ class AnswerList(Table):
 
 
 class DataSpec(Table):
-    dataset: Dataset
+    dataset: AnyDataset
     root: Text
     """Folder of clips and annotation files, relative to the working directory."""
+    annotations: Text | None = None
+    """own-retrieval and own-qa only, which need it: the file of texts, relative to the working
+    directory; docs/own-data.md describes it."""
     train_split: Literal["9k", "7k"] | None = None
     """msrvtt only, which needs it."""
     leave_out: Annotated[tuple[Text, ...], Field(strict=False)] = ()
@@ -298,7 +304,8 @@ class Spec(Table):
     published: Annotated[tuple[Published, ...], Field(strict=False)] = ()
     claim: Annotated[tuple[Claim, ...], Field(strict=False)] = ()
     provenance: dict[str, Provenance] = Field(default_factory=dict)
-    profile: Profiles
+    profile: Profiles | None = None
+    """Only one's own data are without."""
 
 
 def load_spec(path: Path) -> Spec:
@@ -322,8 +329,8 @@ def resolve(spec: Spec, profile: Profile, variant: str) -> Resolved:
         hint = suggestion(variant, by_name)
         raise SpecError(f"{spec.name}: no variant '{variant}'{hint} (it has: {', '.join(by_name)})")
     shared = {section: getattr(spec, section) for section in SECTIONS}
-    scale = spec.profile.mini if profile == "mini" else spec.profile.paper
-    settings = merged(merged(shared, scale), nested(by_name[variant].set))
+    scales = {} if spec.profile is None else dict(spec.profile)
+    settings = merged(merged(shared, scales.get(profile, {})), nested(by_name[variant].set))
     header = {"name": spec.name, "title": spec.title, "profile": profile, "variant": variant}
     return Resolved.model_validate(header | settings)
 

@@ -11,17 +11,18 @@ from typing import Any
 from litevl.download import leaves_folder
 from litevl.errors import WeightsError
 from litevl.model.places import weights_path
-from litevl.tasks import TASKS, Task
+from litevl.tasks import ALL_TASKS, OWN_TASKS, Task
 
 Problem = tuple[str, str]  # where (dotted key), what
 LONGEST_NAME, LONGEST_PATH = 255, 3000  # bytes; Linux has 4096, of which some are for files below
 
-RETRIEVAL_SETS = tuple(name for name, task in TASKS.items() if task == "retrieval")
-QUESTION_SETS = tuple(name for name, task in TASKS.items() if task == "question-answering")
+RETRIEVAL_SETS = tuple(name for name, task in ALL_TASKS.items() if task == "retrieval")
+QUESTION_SETS = tuple(name for name, task in ALL_TASKS.items() if task == "question-answering")
 # Keys and tables that some data sets need and the others must not have; those of a world only
 # where there is one.
 NEEDED_BY: dict[str, tuple[str, ...]] = {
     "data.train_split": ("msrvtt",),
+    "data.annotations": tuple(OWN_TASKS),
     "data.max_answer_tokens": QUESTION_SETS,
     "data.answers": QUESTION_SETS,
     "data.expected.train_questions": QUESTION_SETS,
@@ -36,6 +37,26 @@ ONLY_FOR: dict[str, tuple[str, ...]] = {
     "data.leave_out": ("didemo",),
     "data.sentence_order": ("didemo",),
 }
+
+
+def has_own_data(document: Mapping[str, Any]) -> bool:
+    """Whether a file is about one's own clips, wherever it says so."""
+    profiles = document.get("profile")
+    layers = [document, *(profiles.values() if isinstance(profiles, dict) else ())]
+    tables = [layer.get("data") for layer in layers if isinstance(layer, Mapping)]
+    names = [table.get("dataset") for table in tables if isinstance(table, dict)]
+    return any(name in tuple(OWN_TASKS) for name in names)
+
+
+def own_problems(document: Mapping[str, Any]) -> list[Problem]:
+    """What only the spec of a published data set has, and that of own data has too."""
+    reasons = {
+        "profile": "own data have one scale; put its keys into the tables above",
+        "start": "is for published rows; own data start from model.weights",
+        "target": "is for published numbers; own data have none",
+        "published": "is for published numbers; own data have none",
+    }
+    return [(key, what) for key, what in reasons.items() if key in document]
 
 
 def is_under(key: str, tables: Iterable[str]) -> bool:
@@ -69,7 +90,7 @@ def conflicts(values: Mapping[str, Any], profile: str) -> list[Problem]:
 
 def task_in(values: Mapping[str, Any]) -> Task | None:
     """What the values' data set is for; None where they name none."""
-    return TASKS.get(values.get("data.dataset", ""))
+    return ALL_TASKS.get(values.get("data.dataset", ""))
 
 
 def data_conflicts(values: Mapping[str, Any], profile: str) -> list[Problem]:
@@ -85,15 +106,16 @@ def data_conflicts(values: Mapping[str, Any], profile: str) -> list[Problem]:
     if len(set(left_out)) < len(left_out):
         twice = sorted({clip for clip in left_out if list(left_out).count(clip) > 1})
         found.append(("data.leave_out", f"named twice: {', '.join(twice)}"))
-    for key in ("data.root", "model.weights"):
+    for key in ("data.root", "data.annotations", "model.weights"):
         unusable = unusable_path(values.get(key, ""))
         found += [(key, unusable)] if unusable else []
     answers = values.get("data.answers.file")
     if answers is not None and leaves_folder(answers):
         what = f"{json.dumps(answers)} is not below data.root; copy it there"
         found.append(("data.answers.file", what))
-    if profile == "paper" and any(is_under(key, ["data.world"]) for key in values):
-        found.append(("data.world", "drawn clips belong in [profile.mini.data.world]"))
+    if profile != "mini" and any(is_under(key, ["data.world"]) for key in values):
+        place = "drawn clips belong in [profile.mini.data.world]"
+        found.append(("data.world", place if profile == "paper" else "own clips are not drawn"))
     return found
 
 

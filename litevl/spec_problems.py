@@ -13,8 +13,16 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from litevl.errors import SpecError
-from litevl.spec_conflicts import Problem, conflicts, is_under, needed_keys, unusable_path
-from litevl.tasks import TASKS, task_of_metric
+from litevl.spec_conflicts import (
+    Problem,
+    conflicts,
+    has_own_data,
+    is_under,
+    needed_keys,
+    own_problems,
+    unusable_path,
+)
+from litevl.tasks import ALL_TASKS, task_of_metric
 
 PROFILES = ("mini", "paper")
 COMBINED = "combined"  # what the report of all data sets goes by
@@ -220,6 +228,11 @@ def problems(
     found += shared_found
     tables = document.get("profile")
     scales = {p: tables[p] for p in PROFILES if p in tables} if isinstance(tables, dict) else {}
+    if has_own_data(document):
+        scales = {"own": {}}
+        found += own_problems(document)
+    elif "profile" not in document:
+        found.append(("profile", "missing"))
 
     values: dict[str, dict[str, Any]] = {}
     by_profile: dict[str, list[Problem]] = {}
@@ -380,7 +393,7 @@ def target_problems(targets: list[dict[str, Any]], starts: list[str]) -> list[Pr
 def metric_problems(document: Mapping[str, Any], datasets: list[str]) -> list[Problem]:
     """Metrics of claims, targets and published rows that the data sets' task does not have."""
     found: list[Problem] = []
-    tasks = {TASKS[dataset] for dataset in datasets}
+    tasks = {ALL_TASKS[dataset] for dataset in datasets}
     entries = [
         (f"claim.{c.get('name', '?')}.metric", c.get("metric"))
         for c in tables_in(document, "claim")

@@ -4,6 +4,8 @@ from typing import Literal, get_args
 
 Task = Literal["retrieval", "question-answering"]
 Dataset = Literal["msrvtt", "didemo", "msvd-qa", "msrvtt-qa"]
+OwnDataset = Literal["own-retrieval", "own-qa"]  # anybody's clips; see litevl.data.own
+AnyDataset = Literal[Dataset, OwnDataset]
 SentenceOrder = Literal["annotator-mode", "file"]  # in DiDeMo's paragraphs
 TASKS: dict[str, Task] = {
     "msrvtt": "retrieval",
@@ -11,6 +13,8 @@ TASKS: dict[str, Task] = {
     "msvd-qa": "question-answering",
     "msrvtt-qa": "question-answering",
 }
+OWN_TASKS: dict[str, Task] = {"own-retrieval": "retrieval", "own-qa": "question-answering"}
+ALL_TASKS = TASKS | OWN_TASKS
 
 # A claim is a paired difference, better minus worse, so it takes metrics where higher is better
 # and that depend on the model: what the best fixed answers get is the same for every variant.
@@ -42,9 +46,9 @@ TargetMetric = Literal[RetrievalMetric, QuestionMetric]
 
 def task_of(dataset: str) -> Task:
     """What is done with a data set. ValueError for one that litevl does not know."""
-    if dataset not in TASKS:
-        raise ValueError(f"no data set {dataset!r}; known: {', '.join(TASKS)}")
-    return TASKS[dataset]
+    if dataset not in ALL_TASKS:
+        raise ValueError(f"no data set {dataset!r}; known: {', '.join(ALL_TASKS)}")
+    return ALL_TASKS[dataset]
 
 
 def task_of_metric(metric: str) -> Task | None:

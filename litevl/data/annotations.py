@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TypeGuard
 
 QUESTION_TYPES = ("what", "who", "how", "when", "where")
+OTHER_TYPE = "other"  # of one's own questions: "is the door open?"
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv")
 # Where the archives in circulation put their clips; the first folder that holds a clip wins.
 CLIP_FOLDERS = ("videos", "videos/all", "video", "TrainValVideo", "TestVideo")
 MAX_PROBLEMS_SHOWN = 200
@@ -27,8 +29,9 @@ class Question:
 
     @property
     def kind(self) -> str:
-        """Its type, the first word in lower case: one of QUESTION_TYPES."""
-        return self.text.split()[0].lower()
+        """Its type, the first word in lower case where that is one of QUESTION_TYPES."""
+        word = self.text.split()[0].lower()
+        return word if word in QUESTION_TYPES else OTHER_TYPE
 
 
 @dataclass(frozen=True)
@@ -124,11 +127,14 @@ def clip_files(
 
 def problems_message(root: Path, name: str, problems: Sequence[str]) -> str:
     """A headline with the number of problems, then the problems, the first MAX_PROBLEMS_SHOWN."""
+    many = "s" * (len(problems) > 1)
+    return listed(f"{root}: {len(problems)} problem{many} in the {name} annotations", problems)
+
+
+def listed(headline: str, problems: Sequence[str]) -> str:
+    """The first MAX_PROBLEMS_SHOWN problems under a headline, and how many more there are."""
     shown = problems[:MAX_PROBLEMS_SHOWN]
-    lines = [
-        f"{root}: {len(problems)} problem{'s' * (len(problems) > 1)} in the {name} annotations"
-    ]
-    lines += [f"  {problem}" for problem in shown]
+    lines = [headline, *(f"  {problem}" for problem in shown)]
     if len(shown) < len(problems):
         lines.append(f"  ... and {len(problems) - len(shown)} more")
     return "\n".join(lines)

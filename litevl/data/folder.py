@@ -99,6 +99,15 @@ def read_folder(root: Path) -> Iterator[TextFile | Unread]:
             yield Unread(name, f"cannot be read: {error}")
 
 
+def read_file(path: Path) -> TextFile | Unread:
+    """One text file, called by its name without folders."""
+    try:
+        with path.open("rb") as file:
+            return _read(path.name, file)
+    except UNREADABLE as error:
+        return Unread(path.name, f"cannot be read: {error}")
+
+
 def paths_to_read(root: Path) -> Iterator[tuple[Path, str]]:
     """Every file to look into, and its name below root."""
     for folder, children, files in os.walk(root):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from litevl.report.runs import Study
 from litevl.schema import Record, SplitCounts
-from litevl.tasks import TASKS, Task, task_of, task_of_metric
+from litevl.tasks import ALL_TASKS, Task, task_of, task_of_metric
 
 DATASET_TITLES = {
     "msrvtt": "MSRVTT",
@@ -165,7 +165,7 @@ RETRIEVAL = Layout(
     examples_note=f"The clips ranked first for captions answered right and wrong. {FRAMES_NOTE}",
 )
 
-GROUPS = ("", "/what", "/who", "/how", "/when", "/where", "/order")
+GROUPS = ("", "/what", "/who", "/how", "/when", "/where", "/other", "/order")
 BEST_FIXED = "the majority answer of each type"
 BY_TYPE = "Accuracy by type of question"
 QUESTION_ANSWERING = Layout(
@@ -178,6 +178,7 @@ QUESTION_ANSWERING = Layout(
         Column("accuracy/how", "how", BY_TYPE, is_part=True),
         Column("accuracy/when", "when", BY_TYPE, is_part=True),
         Column("accuracy/where", "where", BY_TYPE, is_part=True),
+        Column("accuracy/other", "other", BY_TYPE, is_part=True),
         Column("accuracy/order", "order questions", "Use of time", is_part=True),
         Column("shuffle_sensitivity", "shuffle sensitivity", "Use of time"),
     ),
@@ -263,7 +264,7 @@ def dataset_of(study: Study) -> str:
     if study.plan is not None:
         named.append(Path(study.plan.spec_file).stem.replace("_", "-"))
     named.append(study.spec)
-    return next((name for name in named if isinstance(name, str) and name in TASKS), "")
+    return next((name for name in named if isinstance(name, str) and name in ALL_TASKS), "")
 
 
 def layout_of(study: Study) -> Layout:

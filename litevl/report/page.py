@@ -58,6 +58,7 @@ SCOPES = {
         "are never set beside the paper's."
     ),
     "paper": "Paper profile: the real data and BLIP's weights, at the scale of the paper.",
+    "own": "Own data: the paper's claims on somebody's own clips; no published number to compare.",
 }
 
 
@@ -83,6 +84,7 @@ def render_all(
 
     `combined-<profile>/` is rendered for each profile of these studies that has at least two
     studies under records_dir, always from all of them; a page it leads to is made if it lacks.
+    Own data share no page: nothing of theirs is the same.
     Raises DataError if there is nothing to render, RunError if the folder cannot be written.
     """
     found = find_studies(records_dir)
@@ -100,8 +102,9 @@ def render_all(
     pages, shared = [], []
     for one in dict.fromkeys(profile for _, profile in named):
         of_profile = [study for study in found if study[1] == one]
-        if len(of_profile) == 1:
-            pages.append(_render_study(_judged(records_dir, *of_profile[0]), output_dir))
+        if len(of_profile) == 1 or one == "own":
+            some = [study for study in of_profile if study in named]
+            pages += [_render_study(_judged(records_dir, *study), output_dir) for study in some]
             continue
         judged = [_judged(records_dir, *study) for study in of_profile]
         for study, results in zip(of_profile, judged, strict=True):

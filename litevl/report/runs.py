@@ -17,6 +17,7 @@ from litevl import metrics, question_metrics
 from litevl.errors import DataError
 from litevl.record import PlanFile, Record, read_arrays, read_plan, read_record
 from litevl.schema import Arrays, VariantTitle
+from litevl.spec import Profile
 
 Outcome = Literal["complete", "failed", "interrupted", "damaged", "not run"]
 
@@ -29,7 +30,11 @@ TEST_ARRAYS = (
     *("answer_list", "answers", "kinds", "needs_order"),
 )
 
-RUN_ID = re.compile(r"(?P<spec>.+)-(?P<profile>mini|paper)-(?P<variant>.+)-s(?P<seed>\d+)-[^-]+")
+RUN_ID = re.compile(
+    r"(?P<spec>.+)-(?P<profile>mini|paper|own)-(?P<variant>.+)-s(?P<seed>\d+)-[^-]+"
+)
+
+NOT_MINI: dict[str, Profile] = {"paper": "paper", "own": "own"}
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ class Study:
     """All runs of one spec under one profile, in the order of its variants and seeds."""
 
     spec: str
-    profile: Literal["mini", "paper"]
+    profile: Profile
     title: str
     profile_reason: str
     variants: tuple[VariantTitle, ...]
@@ -138,7 +143,7 @@ def load_study(records_dir: Path, spec: str, profile: str) -> Study:
     place = {variant.name: i for i, variant in enumerate(names)}
     return Study(
         spec=spec,
-        profile="paper" if profile == "paper" else "mini",
+        profile=NOT_MINI.get(profile, "mini"),
         title=records[0].run.title if records else spec,
         profile_reason=records[-1].run.profile_reason if records else "no record says so yet",
         variants=names,
