@@ -11,7 +11,7 @@ from typing import Any
 from litevl.download import leaves_folder
 from litevl.errors import WeightsError
 from litevl.model.places import weights_path
-from litevl.tasks import ALL_TASKS, OWN_TASKS, Task
+from litevl.tasks import ALL_TASKS, OWN_TASKS, TASKS, Task
 
 Problem = tuple[str, str]  # where (dotted key), what
 LONGEST_NAME, LONGEST_PATH = 255, 3000  # bytes; Linux has 4096, of which some are for files below
@@ -29,7 +29,7 @@ NEEDED_BY: dict[str, tuple[str, ...]] = {
     "data.expected.validation_questions": QUESTION_SETS,
     "data.expected.test_questions": QUESTION_SETS,
     "data.world.captions_per_clip": ("msrvtt",),
-    "data.world.questions_per_clip": QUESTION_SETS,
+    "data.world.questions_per_clip": tuple(name for name in QUESTION_SETS if name in TASKS),
     "evaluate.score": RETRIEVAL_SETS,
 }
 # Keys that the others must not have, and these need not.

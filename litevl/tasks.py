@@ -25,7 +25,7 @@ RetrievalClaimMetric = Literal[
 ]  # fmt: skip
 QuestionClaimMetric = Literal[
     "accuracy", "accuracy/what", "accuracy/who", "accuracy/how", "accuracy/when", "accuracy/where",
-    "accuracy/order",
+    "accuracy/other", "accuracy/order",
 ]  # fmt: skip
 RetrievalMetric = Literal[
     RetrievalClaimMetric,
@@ -35,9 +35,9 @@ RetrievalMetric = Literal[
 QuestionMetric = Literal[
     QuestionClaimMetric,
     "majority", "majority/what", "majority/who", "majority/how", "majority/when", "majority/where",
-    "majority/order",
+    "majority/other", "majority/order",
     "type-majority", "type-majority/what", "type-majority/who", "type-majority/how",
-    "type-majority/when", "type-majority/where", "type-majority/order",
+    "type-majority/when", "type-majority/where", "type-majority/other", "type-majority/order",
     "answerable",
 ]  # fmt: skip
 ClaimMetric = Literal[RetrievalClaimMetric, QuestionClaimMetric]

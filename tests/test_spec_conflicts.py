@@ -3,6 +3,9 @@
 import pytest
 from spec_texts import TEXT, TEXTS, edited, problem_lines, set_in
 
+QUESTIONS = 'only for "msvd-qa" and "msrvtt-qa" and "own-qa"; '
+RETRIEVAL = 'only for "msrvtt" and "didemo" and "own-retrieval"; '
+
 
 @pytest.mark.parametrize(
     ("edits", "line"),
@@ -206,7 +209,7 @@ def expected_without(name):
         ),
         pytest.param(
             QA, [("[evaluate]\n", '[evaluate]\nscore = "itm+itc"\n')],
-            'evaluate.score: only for "msrvtt" and "didemo"; the data set is "msvd-qa"',
+            f'evaluate.score: {RETRIEVAL}the data set is "msvd-qa"',
             id="ranking score for questions",
         ),
         pytest.param(
@@ -264,17 +267,17 @@ def expected_without(name):
         ),
         pytest.param(
             TEXT, [('train_split = "9k"', 'train_split = "9k"\nanswers = { count = 2000 }')],
-            'data.answers: only for "msvd-qa" and "msrvtt-qa"; the data set is "msrvtt"',
+            f'data.answers: {QUESTIONS}the data set is "msrvtt"',
             id="answers for retrieval",
         ),
         pytest.param(
             TEXT, [('train_split = "9k"', 'train_split = "9k"\nmax_answer_tokens = 8')],
-            'data.max_answer_tokens: only for "msvd-qa" and "msrvtt-qa"; the data set is "msrvtt"',
+            f'data.max_answer_tokens: {QUESTIONS}the data set is "msrvtt"',
             id="length of answers for retrieval",
         ),
         pytest.param(
             TEXT, [("test_clips = 1000 }", "test_clips = 1000, test_questions = 5 }")],
-            'profile.paper.data.expected.test_questions: only for "msvd-qa" and "msrvtt-qa"; the '
+            f'profile.paper.data.expected.test_questions: {QUESTIONS}the '
             'data set is "msrvtt"',
             id="questions for retrieval",
         ),
@@ -326,7 +329,7 @@ def expected_without(name):
         ),
         pytest.param(
             QA, [('set = { "model.pooling" = "mean" }', 'set = { "evaluate.score" = "itm-only" }')],
-            'variant.mean-pooling.evaluate.score: only for "msrvtt" and "didemo"; the data set is '
+            f'variant.mean-pooling.evaluate.score: {RETRIEVAL}the data set is '
             '"msvd-qa"',
             id="variant that ranks",
         ),
