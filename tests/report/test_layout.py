@@ -14,6 +14,7 @@ from question_records import (
 )
 from records import change_record, make_arrays, make_plan, write_study
 
+from litevl.data.annotations import OTHER_TYPE
 from litevl.record import write_plan
 from litevl.report.layout import (
     DATASET_TITLES,
@@ -27,6 +28,13 @@ from litevl.report.runs import Study, load_study, per_query
 from litevl.tasks import Dataset
 
 
+def with_another_type(arrays: dict) -> dict:
+    """The arrays with a question of a type that only own data have."""
+    kinds = arrays["kinds"].copy()
+    kinds[-1] = OTHER_TYPE
+    return arrays | {"kinds": kinds}
+
+
 def test_every_data_set_has_a_title() -> None:
     assert tuple(DATASET_TITLES) == get_args(Dataset)
 
@@ -35,7 +43,7 @@ def test_every_data_set_has_a_title() -> None:
     ("layout", "arrays"),
     [
         (RETRIEVAL, make_arrays("full", 0)),
-        (QUESTION_ANSWERING, make_question_arrays("full", 0)),
+        (QUESTION_ANSWERING, with_another_type(make_question_arrays("full", 0))),
     ],
 )
 def test_every_metric_shown_is_one_that_records_can_hold(layout: Layout, arrays: dict) -> None:
