@@ -65,12 +65,14 @@ def model_card(model: str | Path, name: str, record: str | Path | None = None) -
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters["md"] = as_markdown
     body = environment.get_template("card.md.jinja").render(
         name=name,
         title=name.rpartition("/")[2],
         told=found,
+        options=found.record.spec["model"],
         metrics=[(key, *shown(value)) for key, value in found.record.metrics.test.items()],
         data_terms=data_terms(found),
         settings=dotted(found.record.spec),

@@ -13,7 +13,8 @@ def add_share(add: Callable[..., argparse.ArgumentParser]) -> None:
         "push",
         help="put a trained model on the hub, with a model card",
         description="Put a trained model on the hub in one commit: weights, configuration, "
-        "vocabulary, a model card, and the run's record, from which the card's numbers are. "
+        "vocabulary, a model card, and the run's record, from which the card's numbers are; it "
+        "tells the spec's paths and the machine, too. "
         "A new repository is public unless --private is given or OWNER has another rule.",
         epilog="litevl push reports/runs/RUN/model me/litevl-msrvtt --dry-run pushed",
     )

@@ -128,6 +128,7 @@ def test_card_tells_what_a_stranger_has_to_know(runs):
         "| t2v/MdR | 3.0 | - | 60 |",
         "| train | 1,200 | 1,200 | 3,600 | - |",
         'model.scaling = "dynamic"',
+        "With temporal attention; scaling: dynamic; pooling: text",
         "not comparable with the paper's",
         "drawn scenes",
         "Apache-2.0",
@@ -149,6 +150,18 @@ def test_card_of_blip_s_weights_is_under_its_licence_with_its_notice(own, tmp_pa
     notice = (tmp_path / "out" / "LICENSE-BLIP.txt").read_text()
     assert "Copyright (c) 2021, Salesforce.com, Inc." in notice
     assert "THIS SOFTWARE IS PROVIDED" in notice
+
+
+def test_card_of_a_variant_claims_no_part_that_it_lacks(own):
+    change(own, lambda r: r["spec"]["model"].update(temporal_attention=False, pooling="concat"))
+    text = model_card(own, NAME).text
+    assert "- Without temporal attention; scaling: dynamic; pooling: concat\n" in text
+
+
+def test_what_a_run_leaves_claims_no_licence(runs):
+    card = ModelCard.load(runs["msrvtt"] / "README.md")
+    assert card.data.library_name == "litevl"
+    assert card.data.license is None
 
 
 def test_card_of_other_weights_claims_no_licence(own):

@@ -80,8 +80,7 @@ def similarities(rows: Tensor, columns: Tensor) -> Tensor:
 class LiteVLForRetrieval(
     nn.Module,
     Saved,
-    library_name="litevl",
-    license="apache-2.0",
+    library_name="litevl",  # and no licence: that is the weights', see litevl.card
     tags=["video-text-retrieval", "arxiv:2210.11929"],
 ):
     """Ranks clips for a text by embeddings, and scores single pairs by a cross-encoder."""

@@ -83,7 +83,6 @@ class LiteVLForQuestionAnswering(
     nn.Module,
     Saved,
     library_name="litevl",
-    license="apache-2.0",
     tags=["video-question-answering", "arxiv:2210.11929"],
 ):
     """Answers questions about clips, by ranking a declared list of answers."""
