@@ -21,6 +21,7 @@ from litevl.errors import DataError
 from litevl.model.places import fetch_command, hub_name
 from litevl.record import read_record
 from litevl.schema import DataPart, Record, RunPart, Value, Weights
+from litevl.tasks import OWN_TASKS
 from litevl.trained import HUB_NAME, Use, model_folder, read_use
 
 PIPELINES = {"retrieval": "feature-extraction", "question-answering": "video-text-to-text"}
@@ -103,14 +104,14 @@ def front_matter(found: Told, name: str) -> ModelCardData:
 
 def eval_results(found: Told) -> Iterator[EvalResult]:
     """Every metric on the test split, for the front matter's model-index."""
-    dataset, profile = found.data.dataset, found.run.profile
+    drawn = found.run.profile == "mini"  # and must not be taken for the real thing
     for key, value in found.record.metrics.test.items():
         interval = {} if value.low is None else {"low": value.low, "high": value.high}
         yield EvalResult(
             task_type=PIPELINES[found.use.task],
             task_name=found.use.task,
-            dataset_type=dataset if profile == "paper" else f"{dataset}-{profile}",
-            dataset_name=found.run.title if profile == "paper" else f"{found.run.title}, drawn",
+            dataset_type=f"{found.data.dataset}-mini" if drawn else found.data.dataset,
+            dataset_name=f"{found.run.title}, drawn" if drawn else found.run.title,
             dataset_split="test",
             metric_type=key,
             metric_value=value.value,
@@ -188,18 +189,16 @@ def data_terms(found: Told) -> str:
     """What is known of the terms of the clips and texts that a model learned from."""
     if found.run.profile == "mini":
         return "Its clips and texts were made by litevl: nobody else has rights in them."
-    try:
-        return " ".join(sources(found.data.dataset).licence.split())
-    except DataError:  # no public data set
-        return "Under which terms the clips and texts were used is not known to litevl."
+    if found.data.dataset in OWN_TASKS:
+        return "These are somebody's own clips and texts, whose terms are the owner's to tell."
+    return " ".join(sources(found.data.dataset).licence.split())
 
 
 def hub_data_sets(dataset: str) -> list[str] | None:
     """The hub's data sets with a public data set's files; None where there are none."""
-    try:
-        known = sources(dataset)
-    except DataError:
+    if dataset in OWN_TASKS:
         return None
+    known = sources(dataset)
     files = [*known.files, *(file for files in known.clips.values() for file in files)]
     return sorted({file.hub for file in files if file.hub}) or None
 

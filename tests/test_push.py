@@ -158,6 +158,19 @@ def test_card_of_a_variant_claims_no_part_that_it_lacks(own):
     assert "- Without temporal attention; scaling: dynamic; pooling: concat\n" in text
 
 
+def test_card_of_own_data_takes_them_for_no_public_ones(own):
+    change(own, lambda record: record["run"].update(profile="own"))
+    change(own, lambda record: record["data"].update(dataset="own-retrieval", notes=[]))
+    use = json.loads((own / "use.json").read_text())
+    (own / "use.json").write_text(json.dumps(use | {"dataset": "own-retrieval"}))
+    card = model_card(own, NAME)
+    assert card.data.datasets is None
+    assert card.data.eval_results[0].dataset_type == "own-retrieval"
+    assert "whose terms are the owner's to tell" in card.text
+    assert "drawn" not in card.text
+    assert "the internet" not in card.text
+
+
 def test_what_a_run_leaves_claims_no_licence(runs):
     card = ModelCard.load(runs["msrvtt"] / "README.md")
     assert card.data.library_name == "litevl"
