@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from litevl.errors import SpecError
-from litevl.model.config import FreshPart
+from litevl.model.config import FreshPart, Pooling, PoolingSpace, Scaling, TimeEmbedding
 from litevl.spec_problems import (
     FETCH_PATTERN,
     NAME_PATTERN,
@@ -146,13 +146,13 @@ class ModelSpec(Table):
     fresh: Annotated[tuple[FreshPart, ...], Field(strict=False)] = ()
     """Parts that start at random because the weights lack them."""
     temporal_attention: bool
-    time_embedding: Literal["stream", "branch", "none"]
+    time_embedding: TimeEmbedding
     time_embedding_scale: Annotated[float, Field(ge=0)]
     """Standard deviation at the start."""
-    scaling: Literal["dynamic", "layer", "input", "none"]
-    pooling: Literal["text", "mean", "concat", "text-temporal", "text-spatial"]
+    scaling: Scaling
+    pooling: Pooling
     pooling_temperature: Positive
-    pooling_space: Literal["hidden", "projected"]
+    pooling_space: PoolingSpace
 
 
 class TrainSpec(Table):

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
@@ -24,11 +25,12 @@ from torch.nn import functional as F
 from litevl import LiteVLConfig, LiteVLForRetrieval
 from litevl.errors import ShapeError, WeightsError
 from litevl.model.checkpoints import save_blip
+from litevl.model.config import Pooling
 from litevl.model.litevl import TextFeatures, VideoFeatures, similarities
 
 LENGTHS = [5, 9, 3]
 CLOSE = TOLERANCE[torch.float32]
-POOLINGS = ["text", "mean", "concat", "text-temporal", "text-spatial"]
+POOLINGS = get_args(Pooling)
 
 
 def used_model(**options):

@@ -1,6 +1,7 @@
 """Text-dependent pooling: its identities, its options, and what it does not look at."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from tiny import (
 )
 
 from litevl.errors import ShapeError
+from litevl.model.config import Pooling
 from litevl.model.pooling import frame_and_patch_features, pooled_tokens, text_weights
 
 REORDERED = [2, 0, 3, 1]
@@ -176,6 +178,10 @@ def test_pooling_adds_no_parameters():
 
 
 # Options
+
+
+def test_every_pooling_is_one_of_those_tested_here():
+    assert WEIGHS.keys() == set(get_args(Pooling))
 
 
 @pytest.mark.parametrize("pooling", WEIGHS)

@@ -1,5 +1,7 @@
 """Question answering: the loss, padding, and what a question sees of its clip."""
 
+from typing import get_args
+
 import pytest
 import torch
 from tiny import (
@@ -25,6 +27,7 @@ from tiny_answers import (
 )
 
 from litevl.errors import ShapeError
+from litevl.model.config import Pooling
 from litevl.model.litevl import TextFeatures, VideoFeatures
 from litevl.model.question_answering import expect_places
 from litevl.model.tokenizer import Tokens
@@ -188,7 +191,7 @@ def test_question_i_is_about_clip_i_unless_said_otherwise():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("pooling", ["text", "mean", "concat", "text-temporal", "text-spatial"])
+@pytest.mark.parametrize("pooling", get_args(Pooling))
 @pytest.mark.parametrize("space", ["hidden", "projected"])
 def test_clip_is_conditioned_as_in_retrieval(pooling, space):
     options = {"pooling": pooling, "pooling_space": space, "pooling_temperature": 0.1}

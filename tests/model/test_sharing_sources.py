@@ -1,5 +1,7 @@
 """Texts that see one source: its keys and values are computed once, and nothing else changes."""
 
+from typing import get_args
+
 import pytest
 import torch
 from tiny import (
@@ -17,12 +19,13 @@ from tiny import (
 from torch.utils.flop_counter import FlopCounterMode
 
 from litevl.errors import ShapeError
+from litevl.model.config import Pooling
 from litevl.model.text import Source, TextEncoder
 
 CLOSE = TOLERANCE[torch.float32]
 LENGTHS = [6, 9, 4, 7, 3]
 ROWS = [1, 0, 1, 1, 2]
-POOLINGS = ["text", "text-temporal", "text-spatial", "mean", "concat"]
+POOLINGS = get_args(Pooling)
 
 
 def text_encoder():
