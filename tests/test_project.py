@@ -134,6 +134,7 @@ def test_sessions_keep_their_names():
 
 def test_every_session_that_is_called_exists():
     documents = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+    documents += [str(page.relative_to(ROOT)) for page in ROOT.glob("docs/*.md")]
     for name in [*documents, ".ci/run", ".github/workflows/ci.yml"]:
         for call in re.findall(r"nox -s ([a-z -]+?)(?= -- |`|\n|$)", text(name)):
             assert set(call.split()) <= sessions(), f"{name}: nox -s {call}"
