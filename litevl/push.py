@@ -22,9 +22,9 @@ def push(
 ) -> str:
     """Push a trained model to OWNER/NAME; the address of its page.
 
-    model, record: as for `litevl.card.model_card`, with its errors. private: whom a new repository
-    shows itself to; otherwise to everybody, unless OWNER has another rule. A repository that holds
-    a model of litevl gets a new commit, any other is left alone. Raises HubError where the hub
+    model, record: as for `litevl.card.model_card`, with its errors. private: makes a new repository
+    private; without it, one is public unless OWNER has another rule. A repository that holds a
+    model of litevl gets a new commit, any other is left alone. Raises HubError where the hub
     refuses, RunError where it cannot be reached.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
