@@ -19,6 +19,7 @@ from litevl.report.examples import Example
 from litevl.report.runs import Outcome
 from litevl.report.verdicts import ClaimVerdict, TargetVerdict
 from litevl.spec import TargetProvenance, load_spec, resolve
+from litevl.spec_problems import SHARED_BY_VARIANTS
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("docs/*.md"))}
@@ -109,6 +110,7 @@ def test_variant_of_the_first_example_changes_its_key_and_nothing_else(tmp_path)
     changed = full.model.model_copy(update={"pooling_temperature": 0.02})
     assert sharp == full.model_copy(update={"variant": "sharp-pooling", "model": changed})
     assert spec.claim[-1].better == "sharp-pooling"
+    assert set(SHARED_BY_VARIANTS) <= set(code_spans(PAGES["variants.md"]))
 
 
 def test_code_of_the_second_example_applies_and_does_what_it_says(tmp_path):
