@@ -4,7 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
 from all_records import write_all_studies
 from pages import Page, content
 
@@ -22,12 +21,14 @@ def test_committed_pages_are_those_of_the_committed_records(tmp_path: Path) -> N
         assert content(tmp_path / name) == content(SAMPLE / name), name
 
 
-def test_sample_has_three_seeds_of_all_variants_of_all_four_and_is_small() -> None:
+def test_sample_has_all_variants_of_all_four_under_several_seeds_and_is_small() -> None:
     for study in STUDIES:
         plan = json.loads((SAMPLE / "records" / study / "mini.plan.json").read_text())
-        assert len(plan["ids"]) == 3 * len(plan["variants"]) == 15
+        num_seeds, left = divmod(len(plan["ids"]), len(plan["variants"]))
+        assert (num_seeds >= 2, left, len(plan["variants"])) == (True, 0, 5)
         found = Page(SAMPLE / f"{study}-mini" / "index.html")
-        assert "15 runs planned: 15 complete." in found.text
+        count = len(plan["ids"])
+        assert f"{count} runs planned: {count} complete." in found.text
         assert "Warning." not in found.text
     assert sum(len(stored) for stored in content(SAMPLE).values()) < MOST_BYTES
 
@@ -46,8 +47,3 @@ def test_only_strips_that_a_page_shows_are_taken(tmp_path: Path) -> None:
     for page in pages:
         whole = tmp_path / "whole" / page.parent.name
         assert content(page.parent) == content(whole)
-
-
-@pytest.mark.parametrize("name", ["sample.png"])
-def test_picture_of_the_readme_is_there(name: str) -> None:
-    assert (SAMPLE.parent / name).read_bytes().startswith(b"\x89PNG")
