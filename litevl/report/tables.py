@@ -331,7 +331,7 @@ def targets_table(study: Study, results: Sequence[TargetResult]) -> Table:
         rows.append(
             (
                 Cell(f"{target.variant}: {target.metric}"),
-                Cell(result.verdict, result.why, TARGET_TONES.get(result.verdict, "quiet")),
+                Cell(result.verdict, result.why, _target_tone(result)),
                 Cell(target.provenance.source, target.provenance.note),
                 published_cell(target),
                 metric_cell(ours) if ours else Cell(MISSING if not runs else "-", tone="quiet"),
@@ -355,6 +355,13 @@ def targets_table(study: Study, results: Sequence[TargetResult]) -> Table:
         + start_note(study),
         num_text_columns=3,
     )
+
+
+def _target_tone(result: TargetResult) -> str:
+    """Of ranks fewer is better."""
+    verdict, swapped = result.verdict, {"higher": "lower", "lower": "higher"}
+    is_rank = result.target.metric.endswith(("/MdR", "/MnR"))
+    return TARGET_TONES.get(swapped.get(verdict, verdict) if is_rank else verdict, "quiet")
 
 
 def published_cell(target: Target) -> Cell:

@@ -1,10 +1,13 @@
 """Cells and tables against values a reader can check."""
 
+from typing import Any
+
 import pytest
 from question_records import make_question_arrays
 from records import make_arrays, make_record, run_id
 
 from litevl.record import Record
+from litevl.report import tables
 from litevl.report.layout import Column
 from litevl.report.runs import Run
 from litevl.report.tables import (
@@ -20,6 +23,8 @@ from litevl.report.tables import (
     shown_columns,
     value_text,
 )
+from litevl.report.verdicts import TargetResult
+from litevl.spec import Target
 
 
 @pytest.mark.parametrize(
@@ -94,3 +99,20 @@ def test_label_says_over_how_many_questions_a_part_is_and_vanishes_without_any()
     assert shown_columns((whole, when), runs) == (whole, when)
     assert shown_columns((whole, when), runs[:1]) == (whole,)
     assert shown_columns((whole, when), []) == (whole, when)
+
+
+@pytest.mark.parametrize(
+    ("metric", "verdict", "tone"),
+    [
+        ("t2v/R@1", "lower", "bad"),
+        ("t2v/R@1", "higher", "warn"),
+        ("t2v/MdR", "lower", "warn"),
+        ("v2t/MnR", "higher", "bad"),
+        ("t2v/MdR", "reproduced", "good"),
+        ("t2v/MdR", "unknown", "quiet"),
+    ],
+)
+def test_colour_of_a_target_says_what_is_worse(metric: str, verdict: Any, tone: str) -> None:
+    note = {"source": "secondary", "note": "quoted"}
+    target = Target.model_validate({"metric": metric, "provenance": note})
+    assert tables._target_tone(TargetResult(target, verdict, None, (), "")) == tone
