@@ -392,28 +392,24 @@ def target_problems(targets: list[dict[str, Any]], starts: list[str]) -> list[Pr
 
 def metric_problems(document: Mapping[str, Any], datasets: list[str]) -> list[Problem]:
     """Metrics of claims, targets and published rows that the data sets' task does not have."""
-    found: list[Problem] = []
     tasks = {ALL_TASKS[dataset] for dataset in datasets}
-    entries = [
-        (f"claim.{c.get('name', '?')}.metric", c.get("metric"))
-        for c in tables_in(document, "claim")
-    ]
-    entries += [
-        (f"target[{i}].metric", t.get("metric"))
-        for i, t in enumerate(tables_in(document, "target"))
-    ]
+    named: list[tuple[str, object]] = []
+    for claim in tables_in(document, "claim"):
+        named.append((f"claim.{claim.get('name', '?')}.metric", claim.get("metric")))
+    for index, target in enumerate(tables_in(document, "target")):
+        named.append((f"target[{index}].metric", target.get("metric")))
     for index, row in enumerate(tables_in(document, "published")):
         values = row.get("values")
-        names = values if isinstance(values, dict) else ()
-        entries += [(f"published[{index}].values", name) for name in names]
-    for key, name in entries:
-        metric = str(name)
-        task = task_of_metric(metric)
+        metrics = values if isinstance(values, dict) else ()
+        named += [(f"published[{index}].values", metric) for metric in metrics]
+    found: dict[str, str] = {}  # of each place the first
+    for key, metric in named:
+        task = task_of_metric(str(metric))
         if task is not None and tasks and task not in tasks:
-            named = task.replace("-", " ")
+            words = task.replace("-", " ")
             here = " and ".join(f'"{dataset}"' for dataset in datasets)
-            found.append((key, f'"{metric}" is for {named}; {here} is not'))
-    return found
+            found.setdefault(key, f'"{metric}" is for {words}; {here} is not')
+    return list(found.items())
 
 
 def tables_in(document: Mapping[str, Any], key: str) -> list[dict[str, Any]]:

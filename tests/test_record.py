@@ -338,6 +338,14 @@ def test_plan_comes_back_as_written(tmp_path: Path) -> None:
             }
         ],
         "targets": [],
+        "published": [
+            {
+                "system": "another",
+                "values": {"t2v/R@1": 40.0},
+                "flags": ["7K"],
+                "provenance": {"source": "secondary", "note": "its README"},
+            }
+        ],
         "provenance": {"model.scaling": {"source": "reconstructed", "note": "why"}},
         "variants": [{"name": "full", "title": "LiteVL"}],
         "command": "litevl run reproductions/msrvtt.toml",

@@ -358,7 +358,9 @@ def test_spec_turned_to_another_task_is_told_everything_at_once(tmp_path):
         *(f"claim.{name}-helps.metric" for name in ("temporal-attention", "dynamic-scaling")),
         "claim.text-dependent-pooling-helps.metric",
         *(f"target[{index}].metric" for index in range(8)),
+        *(f"published[{index}].values" for index in range(23)),
     }
+    assert len([line for line in lines if line.startswith("published[0].values")]) == 1
 
 
 @pytest.mark.parametrize("metric", ["majority", "answerable", "shuffle_sensitivity"])
