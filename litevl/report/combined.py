@@ -201,7 +201,7 @@ def verdicts_table(blocks: Sequence[Block]) -> Table:
     rows: dict[str, dict[str, Cell]] = {}
     for block, result in found:
         shown = metric_cell(result.comparison.difference, signed=True)
-        words = f"{shown.text} {shown.detail}".strip("- ")
+        words = f"{shown.text} {shown.detail}" if result.comparison.difference else ""
         cell = Cell(result.verdict, words, CLAIM_TONES.get(result.verdict, "quiet"))
         names = f"{result.claim.better} above {result.claim.worse}"
         rows.setdefault(names, {})[block.title] = cell

@@ -4,10 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 from all_records import write_all_studies
 from pages import Page, content
 
 from benchmarks.sample import SAMPLE, take
+from litevl.errors import DataError
 from litevl.report.page import render_all
 
 STUDIES = ("didemo", "msrvtt", "msrvtt-qa", "msvd-qa")
@@ -47,3 +49,13 @@ def test_only_strips_that_a_page_shows_are_taken(tmp_path: Path) -> None:
     for page in pages:
         whole = tmp_path / "whole" / page.parent.name
         assert content(page.parent) == content(whole)
+
+
+def test_unfinished_runs_are_named_and_the_sample_stays(tmp_path: Path) -> None:
+    write_all_studies(tmp_path / "records", ["full", "no-scaling"])
+    (lacking,) = (tmp_path / "records" / "didemo").glob("*-no-scaling-*.json")
+    lacking.unlink()
+    (tmp_path / "sample").mkdir()
+    with pytest.raises(DataError, match=f"1 planned runs are not complete: {lacking.stem}"):
+        take(tmp_path / "records", tmp_path / "sample")
+    assert (tmp_path / "sample").is_dir()

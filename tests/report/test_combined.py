@@ -291,3 +291,34 @@ def test_spec_named_as_the_page_itself_is_refused(tmp_path: Path) -> None:
     write_plan(tmp_path / "combined", "mini", make_plan(["combined-mini-full-s0-00000000"]))
     with pytest.raises(DataError, match=r"(?s)page of all data sets.*another name"):
         render_report(tmp_path, tmp_path)
+
+
+def test_verdicts_at_one_glance_are_those_of_the_claims(tmp_path: Path) -> None:
+    records = tmp_path / "records"
+    write_study(records, ["full", "no-scaling"], seeds=(0, 1))
+    write_question_study(records, ["full", "no-scaling"])
+    backwards = {"name": "worse", "better": "no-temporal-attention", "worse": "full"}
+    forwards = {"name": "missing", "better": "full", "worse": "no-temporal-attention"}
+    against = {"name": "against", "better": "no-scaling", "worse": "full"}
+    for study, metric in (("msrvtt", "t2v/R@1"), ("msvd-qa", "accuracy")):
+        path = records / study / "mini.plan.json"
+        plan = json.loads(path.read_text())
+        said = {"metric": metric, "sentence": "It is."}
+        plan["claims"] = [claim | said for claim in (backwards, forwards, against)]
+        path.write_text(json.dumps(plan))
+    page = render_report(records, tmp_path)
+    found = {row["claim"]: row for row in read_csv(page, "verdicts")}
+    assert len(found) == 3
+    claims = read_csv(page, "claims")
+    assert len(claims) == 6
+    names = {one["name"]: f"{one['better']} above {one['worse']}" for one in
+             (backwards, forwards, against)}  # fmt: skip
+    for row in claims:
+        told = row["verdict"]
+        if row["value"]:
+            sign = "+" if float(f"{float(row['value']):.1f}") > 0 else ""
+            ends = f"[{float(row['low']):.1f}, {float(row['high']):.1f}]"
+            told += f" {sign}{float(row['value']):.1f} {ends}"
+        assert found[names[row["claim"]]][row["dataset"]] == told
+    assert any(float(row["value"]) < 0 for row in claims if row["value"])
+    assert any(not row["value"] for row in claims)

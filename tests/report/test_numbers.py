@@ -80,7 +80,7 @@ def known_numbers(folder: Path) -> set[str]:
     documents.append(json.loads((folder / "mini.plan.json").read_text()))
     for leaf in (leaf for document in documents for leaf in leaves(document)):
         if isinstance(leaf, str):
-            found |= set(NUMBER.findall(leaf))
+            found |= set(NUMBER.findall(leaf.replace("T", " ")))  # of days and hours
         elif isinstance(leaf, (int, float)) and not isinstance(leaf, bool):
             for unit in (1, 60, 3600, 1e3, 1e6, 1e9, 1e12):
                 found |= written(leaf / unit)
@@ -155,7 +155,7 @@ def test_every_number_on_the_page_is_found_in_a_record(tmp_path: Path, write: An
     shown = Shown(page)
     told = [number for text in shown.texts for number in NUMBER.findall(text)]
     assert len(told) > 200
-    assert [number for number in told if number not in known and number[1:] not in known] == []
+    assert [number for number in told if number not in known] == []
 
 
 def test_number_that_no_record_has_is_noticed(tmp_path: Path) -> None:
