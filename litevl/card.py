@@ -8,10 +8,9 @@ Its numbers are those of the run's record. The front matter is written by huggin
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -21,6 +20,7 @@ from litevl.errors import DataError
 from litevl.model.places import fetch_command, hub_name
 from litevl.record import read_record
 from litevl.schema import DataPart, Record, RunPart, Value, Weights
+from litevl.spec_problems import flat
 from litevl.tasks import OWN_TASKS
 from litevl.trained import HUB_NAME, Use, model_folder, read_use
 
@@ -76,7 +76,11 @@ def model_card(model: str | Path, name: str, record: str | Path | None = None) -
         options=found.record.spec["model"],
         metrics=[(key, *shown(value)) for key, value in found.record.metrics.test.items()],
         data_terms=data_terms(found),
-        settings=dotted(found.record.spec),
+        settings=[
+            f"{key} = {json.dumps(value)}"
+            for key, value in flat(found.record.spec).items()
+            if value is not None
+        ],
     )
     return ModelCard(f"---\n{front_matter(found, name).to_yaml()}\n---\n\n{body}")
 
@@ -207,15 +211,6 @@ def shown(value: Value) -> tuple[str, str, str]:
     """A metric's value, interval and number of queries, as a table shows them."""
     interval = "-" if value.low is None else f"{value.low:.1f} to {value.high:.1f}"
     return f"{value.value:.1f}", interval, f"{value.n:,}"
-
-
-def dotted(table: Mapping[str, Any], above: str = "") -> Iterator[str]:
-    """A spec's values, one a line: `model.scaling = "dynamic"`."""
-    for key, value in table.items():
-        if isinstance(value, Mapping) and value:
-            yield from dotted(value, f"{above}{key}.")
-        elif value is not None:
-            yield f"{above}{key} = {json.dumps(value)}"
 
 
 def as_markdown(text: object) -> str:

@@ -17,12 +17,12 @@ import torch
 from litevl.cost import Model, count
 from litevl.metrics import Metric
 from litevl.model.litevl import LiteVLForRetrieval
+from litevl.schema import MOST_PIXELS
 from litevl.spec import Resolved
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 NUM_EXAMPLES = 8  # right ones, and as many wrong ones
-MOST_PIXELS = 112  # the side of a recorded frame
 
 
 @dataclass(frozen=True)

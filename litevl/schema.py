@@ -49,6 +49,7 @@ STRIPS_ARRAYS = {
     "right": "b E",
 }
 OPTIONAL_STRIPS_ARRAYS = {"patch_weights": "f E K N"}
+MOST_PIXELS = 112  # the side of a frame in a film strip
 QUESTION_ARRAYS = {
     "query_ids": "U Q",
     "questions": "U Q",

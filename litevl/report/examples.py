@@ -18,9 +18,8 @@ from litevl.data.video import Frames
 from litevl.errors import DataError
 from litevl.report.runs import Run
 from litevl.report.tables import number
-from litevl.schema import Arrays
+from litevl.schema import MOST_PIXELS, Arrays
 
-MOST_PIXELS = 112  # the side of a frame in a film strip
 DARKEST = 0.7  # how much of a patch without any weight is covered
 
 
