@@ -58,9 +58,18 @@ def model_card(model: str | Path, name: str, record: str | Path | None = None) -
     record, by default the one that the run wrote beside `runs`. Raises WeightsError where the
     folder holds no model, DataError where there is no record, or one of another run.
     """
+    expect_hub_name(name)
+    return card_of(told(model, record), name)
+
+
+def expect_hub_name(name: str) -> None:
+    """Raise DataError for what is no name of a repository on the hub."""
     if not HUB_NAME.fullmatch(name):
         raise DataError(f"{name!r}: expected OWNER/NAME, as in litevl/msrvtt-mini")
-    found = told(model, record)
+
+
+def card_of(found: Told, name: str) -> ModelCard:
+    """The card of a model of which everything is known already."""
     environment = Environment(
         loader=PackageLoader("litevl", "assets"),
         undefined=StrictUndefined,

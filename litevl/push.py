@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from litevl.card import model_card, told
+from litevl.card import card_of, expect_hub_name, told
 from litevl.errors import HubError, LiteVLError, RunError
 from litevl.trained import MODEL_FILES, USE_FILE, model_folder
 from litevl.whole import write_bytes
@@ -53,7 +53,8 @@ def pushed_files(
 ) -> dict[str, Path | bytes]:
     """What a push puts into the repository, by file name: paths of files here, or their content."""
     place, found = model_folder(model), told(model, record)
-    card = str(model_card(model, name, record))
+    expect_hub_name(name)
+    card = str(card_of(found, name))
     files: dict[str, Path | bytes] = {each: place / each for each in MODEL_FILES}
     files |= {CARD_FILE: card.encode(), RECORD_FILE: found.path}
     return files | ({NOTICE_FILE: found.licence.notice.encode()} if found.licence.notice else {})
