@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+VECTOR_BYTES = 64  # what a CPU's widest registers hold
+
 
 def attend(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0
@@ -21,7 +23,7 @@ def attend(
     shape that broadcasts to (B, H, W, S). dropout: share of the attention weights that is dropped.
 
     On the CPU it is written out: for sequences as short as a clip's frames, its patches or a
-    caption, SDPA's kernels took up to 3 times as long in bf16, forward and backward (torch 2.13).
+    caption, SDPA's kernels took 3 to 13 times as long in bf16, forward and backward (torch 2.13).
     """
     if query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, mask, dropout)
@@ -29,11 +31,22 @@ def attend(
     asked, seen, known = (
         part.flatten(0, 1) for part in (query, key, value)
     )  # (B * H, W or S, D/H)
-    logits = (asked * (1 / math.sqrt(width))) @ seen.transpose(1, 2)  # (B * H, W, S)
+    asked = asked * (1 / math.sqrt(width))
+    added = None
     if mask is not None:
-        added = torch.zeros(mask.shape, dtype=logits.dtype).masked_fill_(~mask, -math.inf)
-        logits = (logits.view(batch, heads, words, seen.shape[1]) + added).flatten(0, 1)
-    share = logits.softmax(dim=-1)
+        added = torch.zeros(mask.shape, dtype=asked.dtype).masked_fill_(~mask, -math.inf)
+    if words > 1 and seen.shape[1] * seen.element_size() < VECTOR_BYTES:
+        logits = seen @ asked.transpose(1, 2)  # (B * H, S, W)
+        if added is not None:
+            logits = (logits.unflatten(0, (batch, heads)) + added.mT).flatten(0, 1)
+        # Softmax goes row by row, and spends most of its time between rows as short as these; from
+        # front to back it takes as many of them at a time as fill a register.
+        share = logits.transpose(0, 1).softmax(dim=0).permute(1, 2, 0)  # (B * H, W, S)
+    else:
+        logits = asked @ seen.transpose(1, 2)  # (B * H, W, S)
+        if added is not None:
+            logits = (logits.unflatten(0, (batch, heads)) + added).flatten(0, 1)
+        share = logits.softmax(dim=-1)
     if dropout:  # a dropout of nothing would be a random step of an exported program
         share = F.dropout(share, dropout)
     return (share @ known).view(batch, heads, words, width)
