@@ -32,20 +32,21 @@ def attend(
         part.flatten(0, 1) for part in (query, key, value)
     )  # (B * H, W or S, D/H)
     asked = asked * (1 / math.sqrt(width))
-    added = None
+    is_short = words > 1 and seen.shape[1] * seen.element_size() < VECTOR_BYTES
+    # In training only: a row's last bit may then depend on the rows beside it, and answers that are
+    # alike have to rank alike.
+    turned = is_short and torch.is_grad_enabled()
+    logits = seen @ asked.mT if turned else asked @ seen.mT  # (B * H, S, W) or (B * H, W, S)
     if mask is not None:
-        added = torch.zeros(mask.shape, dtype=asked.dtype).masked_fill_(~mask, -math.inf)
-    if words > 1 and seen.shape[1] * seen.element_size() < VECTOR_BYTES:
-        logits = seen @ asked.transpose(1, 2)  # (B * H, S, W)
-        if added is not None:
-            logits = (logits.unflatten(0, (batch, heads)) + added.mT).flatten(0, 1)
+        hidden = ~mask if mask.ndim > 1 else ~mask[None]
+        hidden = hidden.transpose(-2, -1) if turned else hidden
+        added = torch.zeros(hidden.shape, dtype=logits.dtype).masked_fill_(hidden, -math.inf)
+        logits = (logits.view(batch, heads, *logits.shape[1:]) + added).flatten(0, 1)
+    if turned:
         # Softmax goes row by row, and spends most of its time between rows as short as these; from
         # front to back it takes as many of them at a time as fill a register.
         share = logits.transpose(0, 1).softmax(dim=0).permute(1, 2, 0)  # (B * H, W, S)
     else:
-        logits = asked @ seen.transpose(1, 2)  # (B * H, W, S)
-        if added is not None:
-            logits = (logits.unflatten(0, (batch, heads)) + added).flatten(0, 1)
         share = logits.softmax(dim=-1)
     if dropout:  # a dropout of nothing would be a random step of an exported program
         share = F.dropout(share, dropout)

@@ -28,12 +28,16 @@ MASKS = {
 
 
 @pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("copies", [1, 5], ids=["short-rows", "long-rows"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_outputs_and_gradients_are_those_of_sdpa(dtype, mask):
+def test_outputs_and_gradients_are_those_of_sdpa(dtype, copies, mask):
+    given = MASKS[mask]
+    if given is not None:
+        given = given.repeat_interleave(copies, dim=-1)
     found = []
     for function in (attend, F.scaled_dot_product_attention):
-        parts = inputs(dtype)
-        out = function(*parts, MASKS[mask])
+        parts = inputs(dtype, tokens=7 * copies)
+        out = function(*parts, given)
         out.square().sum().backward()
         found.append([out, *(part.grad for part in parts)])
     for one, other in zip(*found, strict=True):
