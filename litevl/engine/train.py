@@ -116,6 +116,7 @@ def train(
     kept = Checkpoints(folder, parts, history, generator, group, device, dict(identity or {}))
     place = kept.resume(seed)
     total = count_steps(objective, options, max_steps)
+    updates = Updates(objective, optimizer, options.max_grad_norm, generator, group, folder)
     model.train()
     # Closed in any case, so that no message of an error ends up behind the bar.
     with (
@@ -140,39 +141,15 @@ def train(
                     history.step_seconds += batches.step_seconds
                     history.waiting_seconds += batches.waited_seconds
                     factor = learning_rate_factor(place.step, total, options.warmup_fraction)
-                    for group_of_parameters in optimizer.param_groups:
-                        group_of_parameters["lr"] = group_of_parameters["peak_lr"] * factor
-                    optimizer.zero_grad()
-                    shares = objective.backward(batch, place.step, generator)
-                    group.sum_gradients(model.parameters())
-                    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-                    norm = torch.nn.utils.get_total_norm(gradients)
                     is_due = kept.minutes_since_last() >= options.checkpoint_minutes
-                    told = tell(group, shares, stop=is_wanted(), save=is_due)
-                    if not (math.isfinite(told.loss) and bool(norm.isfinite())):
-                        raise_not_finite(
-                            told.loss,
-                            norm.item(),
-                            place,
-                            objective.names(batch),
-                            model,
-                            folder,
-                            group,
-                        )
-                    torch.nn.utils.clip_grads_with_norm_(
-                        model.parameters(), options.max_grad_norm, norm
-                    )
-                    optimizer.step()
-                    objective.after_step()
+                    told = updates.make(batch, place, factor, is_due)
                     place = Place(place.epoch, place.batch + 1, place.step + 1)
                     bar.update()
                     if place.step % LOG_EVERY_STEPS == 0 or place.step == total:
-                        values = {
-                            "loss": told.loss,
-                            **(told.losses if len(told.losses) > 1 else {}),
-                        }
                         rate = options.learning_rate * factor
-                        history.steps.append({"step": place.step, **values, "learning_rate": rate})
+                        history.steps.append(
+                            {"step": place.step, **told.values, "learning_rate": rate}
+                        )
                         bar.set_postfix(loss=f"{told.loss:.3f}")
                     if told.stop or told.save:
                         kept.save(place)
@@ -210,6 +187,11 @@ class Told:
     def loss(self) -> float:
         """What is minimised."""
         return sum(self.losses.values())
+
+    @property
+    def values(self) -> dict[str, float]:
+        """A point of the training curve: the loss, and its parts where there are several."""
+        return {"loss": self.loss, **(self.losses if len(self.losses) > 1 else {})}
 
 
 def tell(group: Group, shares: dict[str, Tensor], stop: bool, save: bool) -> Told:
@@ -258,41 +240,61 @@ def count_steps(objective: Objective, options: TrainSpec, max_steps: int | None)
     return min(total, max_steps) if max_steps is not None else total
 
 
-def raise_not_finite(
-    loss: float,
-    norm: float,
-    place: Place,
-    names: list[str],
-    model: nn.Module,
-    folder: Path,
-    group: Group,
-) -> NoReturn:
-    """Raise RunError that names the step and the batch; all of the batch goes into a file."""
-    file = folder / NOT_FINITE_FILE
-    report = {
-        "step": place.step + 1,
-        "epoch": place.epoch,
-        "batch_of_epoch": place.batch,
-        "loss": repr(loss),
-        "gradient_norm": repr(norm),
-        "gradients_not_finite": [
-            name
-            for name, parameter in model.named_parameters()
-            if parameter.grad is not None and not parameter.grad.isfinite().all()
-        ],
-        "batch": names,
-    }
+@dataclass(frozen=True)
+class Updates:
+    """What an update of the weights takes, batch after batch."""
 
-    def write() -> None:
-        write_bytes(file, json.dumps(report, indent=1).encode())
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    max_grad_norm: float
+    generator: torch.Generator
+    group: Group
+    folder: Path
 
-    group.on_main(write)
-    raise RunError(
-        f"step {place.step + 1}: the loss is {loss}, the gradient norm {norm}; training stopped "
-        f"before the update (batch of {len(names)}, first: {', '.join(names[:8])}; all in {file})\n"
-        "  Lower train.learning_rate or train.temporal_learning_rate, or use precision fp32. The "
-        "last checkpoint is kept; the same command continues from there."
-    )
+    def make(self, batch: Any, place: Place, factor: float, is_due: bool) -> Told:
+        """Forward, backward, step. factor: of the peak learning rates. is_due: a checkpoint.
+
+        Raises RunError where loss or gradients are not finite, before the weights change.
+        """
+        parameters = list(self.objective.model.parameters())
+        for some in self.optimizer.param_groups:
+            some["lr"] = some["peak_lr"] * factor
+        self.optimizer.zero_grad()
+        shares = self.objective.backward(batch, place.step, self.generator)
+        self.group.sum_gradients(parameters)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        told = tell(self.group, shares, stop=is_wanted(), save=is_due)
+        if not (math.isfinite(told.loss) and bool(norm.isfinite())):
+            self._raise_not_finite(batch, place, told.loss, norm.item())
+        torch.nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
+        self.optimizer.step()
+        self.objective.after_step()
+        return told
+
+    def _raise_not_finite(self, batch: Any, place: Place, loss: float, norm: float) -> NoReturn:
+        """Raise RunError that names the step and the batch; all of the batch goes into a file."""
+        file, names = self.folder / NOT_FINITE_FILE, self.objective.names(batch)
+        report = {
+            "step": place.step + 1,
+            "epoch": place.epoch,
+            "batch_of_epoch": place.batch,
+            "loss": repr(loss),
+            "gradient_norm": repr(norm),
+            "gradients_not_finite": [
+                name
+                for name, parameter in self.objective.model.named_parameters()
+                if parameter.grad is not None and not parameter.grad.isfinite().all()
+            ],
+            "batch": names,
+        }
+        self.group.on_main(lambda: write_bytes(file, json.dumps(report, indent=1).encode()))
+        raise RunError(
+            f"step {place.step + 1}: the loss is {loss}, the gradient norm {norm}; training "
+            f"stopped before the update (batch of {len(names)}, first: {', '.join(names[:8])}; all "
+            f"in {file})\n"
+            "  Lower train.learning_rate or train.temporal_learning_rate, or use precision fp32. "
+            "The last checkpoint is kept; the same command continues from there."
+        )
 
 
 class Checkpoints:
