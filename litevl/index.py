@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -111,20 +112,19 @@ class VideoIndex:
         """An index that was built before. Raises DataError where there is none in the folder."""
         given = Path(folder)
         place = given if (given / INDEX_FILE).is_file() else given / FOLDER
-        try:
-            about = json.loads((place / INDEX_FILE).read_text(encoding="utf-8"))
-            root, model, digest = Path(about["clips"]), Path(about["model"]), about["digest"]
-        except (OSError, ValueError, LookupError, TypeError):
+        made = read_made(place)
+        if made is None:
             raise DataError(
                 f"{given}: holds no index\n  Make one: litevl index {given} --model MODEL"
-            ) from None
-        found = model_folder(model)
-        if digest_of(found) != digest:
-            raise WeightsError(
-                f"{model}: no longer the model that made the index in {place}\n"
-                f"  Make it again: delete {place}, then litevl index {root} --model {model}"
             )
-        return cls._of(load(found), root, place)
+        found = model_folder(made.model)
+        if digest_of(found) != made.digest:
+            raise WeightsError(
+                f"{made.model}: no longer the model that made the index in {place}\n"
+                f"  Make it again: delete {place}, then litevl index {made.clips} "
+                f"--model {made.model}"
+            )
+        return cls._of(load(found), Path(made.clips), place)
 
     @classmethod
     def _of(
@@ -205,28 +205,43 @@ def digest_of(model: Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def expect_same_model(place: Path, digest: str, model: str, root: Path) -> None:
-    """Note the model that makes an index; WeightsError where another one began it.
+class Made(BaseModel):
+    """What `index.json` says: which clips the index is of, and which model made it."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    model: str
+    clips: str
+    digest: str
+
+
+def read_made(place: Path) -> Made | None:
+    """What the index in a folder says of itself; None where there is none.
 
     DataError where the file that says so is damaged: nobody knows then whose features these are.
     """
     file = place / INDEX_FILE
-    about = {"model": model, "clips": str(root.resolve()), "digest": digest}
-    if file.is_file():
-        try:
-            before = json.loads(file.read_text(encoding="utf-8"))
-            maker, made_by = before["model"], before["digest"]
-        except (OSError, ValueError, LookupError, TypeError):
-            raise DataError(
-                f"{file}: damaged, or not an index's\n"
-                f"  Delete {place}, then the same command makes the index anew."
-            ) from None
-        if made_by != digest:
-            raise WeightsError(
-                f"{place}: an index by another model, {maker}\n"
-                "  Delete it, or name another folder with --index."
-            )
-    write_bytes(file, json.dumps(about, indent=1).encode() + b"\n")
+    try:
+        return Made.model_validate_json(file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValidationError):
+        raise DataError(
+            f"{file}: damaged, or not an index's\n"
+            f"  Delete {place}, then `litevl index` makes the index anew."
+        ) from None
+
+
+def expect_same_model(place: Path, digest: str, model: str, root: Path) -> None:
+    """Note the model that makes an index; WeightsError where another one began it."""
+    before = read_made(place)
+    if before is not None and before.digest != digest:
+        raise WeightsError(
+            f"{place}: an index by another model, {before.model}\n"
+            "  Delete it, or name another folder with --index."
+        )
+    made = Made(model=model, clips=str(root.resolve()), digest=digest)
+    write_bytes(place / INDEX_FILE, made.model_dump_json(indent=1).encode() + b"\n")
 
 
 def read_rows(place: Path) -> dict[str, tuple[Path, int, Tensor]]:
