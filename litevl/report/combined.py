@@ -198,16 +198,20 @@ def verdicts_table(blocks: Sequence[Block]) -> Table:
     """A row for each claim, a column for each data set: the verdicts at one glance."""
     found = claims(blocks)
     titles = list(dict.fromkeys(block.title for block, _ in found))
-    rows: dict[str, dict[str, Cell]] = {}
+    rows: dict[tuple[str, str], dict[str, Cell]] = {}
     for block, result in found:
         shown = metric_cell(result.comparison.difference, signed=True)
         words = f"{shown.text} {shown.detail}" if result.comparison.difference else ""
         cell = Cell(result.verdict, words, CLAIM_TONES.get(result.verdict, "quiet"))
-        names = f"{result.claim.better} above {result.claim.worse}"
-        rows.setdefault(names, {})[block.title] = cell
+        pair = f"{result.claim.better} above {result.claim.worse}"
+        rows.setdefault((pair, result.claim.name), {})[block.title] = cell
+    pairs = [pair for pair, _ in rows]
     cells = tuple(
-        (Cell(names), *(of_data.get(title, Cell("-")) for title in titles))
-        for names, of_data in rows.items()
+        (
+            Cell(pair, name if pairs.count(pair) > 1 else ""),
+            *(of_data.get(title, Cell("-")) for title in titles),
+        )
+        for (pair, name), of_data in rows.items()
     )
     texts = [[f"{cell.text} {cell.detail}".strip() for cell in row] for row in cells]
     return Table(

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from litevl.metrics import Metric
 from litevl.report.layout import LOSS, Curve, Panel, layout_of
 from litevl.report.runs import Run, Study, over_seeds, summary
-from litevl.report.tables import baseline_runs
+from litevl.report.tables import baseline_runs, metric_cell
 from litevl.report.verdicts import ClaimResult, compare
 from litevl.schema import Record
 
@@ -252,10 +252,11 @@ def claim_pictures(found: Sequence[tuple[str, ClaimResult]]) -> list[Picture]:
         "Each claim's difference in points with its 95 % interval, on each data set. Filled: "
         "supported or contradicted. Open: inconclusive."
     )
+    shown = [metric_cell(result.comparison.difference, signed=True).text for _, result in found]
     alt = "Differences in points: " + "; ".join(
         f"{title} {result.claim.better} minus {result.claim.worse} "
-        + (f"{whole['value']:+.1f}" if (whole := result.comparison.difference) else result.verdict)
-        for title, result in found
+        + (result.verdict if difference == "-" else difference)
+        for (title, result), difference in zip(found, shown, strict=True)
     )
     return [draw("claims", "claims", caption, alt, (WIDTH_INCHES, height), paint)]
 

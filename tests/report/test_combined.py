@@ -5,14 +5,15 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from all_records import retell, write_all_studies
 from pages import Page, content, read_csv, section
 from question_records import question_run_id, write_question_study
-from records import change_record, make_plan, run_id, write_study
+from records import change_arrays, change_record, make_plan, run_id, write_study
 
 from litevl.errors import DataError
-from litevl.record import write_plan
+from litevl.record import read_arrays, write_plan
 from litevl.report import render_report
 from litevl.report.page import render_all
 
@@ -322,3 +323,33 @@ def test_verdicts_at_one_glance_are_those_of_the_claims(tmp_path: Path) -> None:
         assert found[names[row["claim"]]][row["dataset"]] == told
     assert any(float(row["value"]) < 0 for row in claims if row["value"])
     assert any(not row["value"] for row in claims)
+
+
+def test_two_claims_about_the_same_variants_both_have_a_verdict(tmp_path: Path) -> None:
+    records = tmp_path / "records"
+    path = write_study(records, VARIANTS) / "mini.plan.json"
+    write_question_study(records, VARIANTS)
+    plan = json.loads(path.read_text())
+    plan["claims"].append(plan["claims"][0] | {"name": "order", "metric": "order_accuracy"})
+    path.write_text(json.dumps(plan))
+    report = render_report(records, tmp_path)
+    first, second = read_csv(report, "verdicts")
+    pair = "full above no-temporal-attention"
+    assert first["claim"] == f"{pair} temporal-attention-helps"
+    assert second["claim"] == f"{pair} order"
+    assert first["MSRVTT"] != second["MSRVTT"]
+    assert first["MSVD-QA"] != second["MSVD-QA"] == "-"
+
+
+def test_picture_is_described_with_the_differences_that_the_tables_show(tmp_path: Path) -> None:
+    records = tmp_path / "records"
+    write_all_studies(records, VARIANTS)
+    full, other = (run_id(variant, 0) for variant in VARIANTS)
+    ranks = read_arrays(records / "msrvtt" / f"{full}.json")["t2v_ranks"]
+    change_arrays(records / "msrvtt", other, t2v_ranks=ranks)
+    for name in (full, other):
+        told = name.replace("msrvtt", "didemo")
+        change_arrays(records / "didemo", told, clusters=np.zeros(len(ranks), int))
+    shown = render_report(records, tmp_path).read_text()
+    assert "MSRVTT full minus no-temporal-attention 0.0;" in shown
+    assert "DiDeMo full minus no-temporal-attention inconclusive;" in shown

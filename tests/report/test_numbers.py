@@ -21,12 +21,13 @@ from litevl.report.runs import RESAMPLING_SEED, per_query, sources
 
 NUMBER = re.compile(r"(?<![\w.@-])[-+]?\d+(?:\.\d+)?(?![\w@])")
 PROSE = ("note", "scope", "files", "footnotes")  # what explains, and quotes no result
+ENDS = ("value", "low", "high")
 
 
 class Shown(HTMLParser):
     """The text of a page and the alternative texts of its pictures, without prose and code."""
 
-    SILENT = ("style", "script", "title", "h2", "nav", "footer", "thead", "figcaption", "pre")
+    SILENT = ("style", "script", "title", "h2", "nav", "footer", "figcaption", "pre")
 
     def __init__(self, page: Path) -> None:
         super().__init__()
@@ -48,6 +49,10 @@ class Shown(HTMLParser):
     def handle_data(self, data: str) -> None:
         if not any(silent for _, silent in self.stack):
             self.texts.append(data)
+
+    @property
+    def numbers(self) -> list[str]:
+        return [number for text in self.texts for number in NUMBER.findall(text)]
 
 
 def leaves(node: Any) -> Iterator[Any]:
@@ -126,24 +131,33 @@ def results(runs: Any, arrays: Any) -> set[str]:
             if all(row is not None and len(row) for row in rows):
                 values[variant] = np.stack(rows)
         for variant, rows in values.items():
-            first = arrays[runs[variant][0]]
-            clusters, rng = sources(metric, first), np.random.default_rng(RESAMPLING_SEED)
-            how = "median" if metric.endswith("/MdR") else "mean"
-            percent = metrics.PERCENT if not metric.endswith(("/MdR", "sensitivity")) else None
-            told = metrics.interval(rows, clusters, rng, how, bounds=percent)
-            middle = np.median if how == "median" else np.mean
-            found |= written(float(np.mean([middle(row) for row in rows])))
-            found |= {text for end in ("low", "high") for text in written(told[end])}
+            told = mean_over_seeds(metric, rows, arrays[runs[variant][0]])
+            found |= {text for key in ENDS for text in written(told[key])}
             found |= {str(rows.shape[1]), *(t for row in rows for t in written(float(row.mean())))}
         for one, other in product(values, values):
-            clusters = sources(metric, arrays[runs[one][0]])
-            rng = np.random.default_rng(RESAMPLING_SEED)
-            gap = metrics.paired_difference(values[one], values[other], clusters, rng)
-            assert gap["value"] == pytest.approx((values[one] - values[other]).mean())
-            for key in ("value", "low", "high"):
-                found |= written(gap[key])
+            gap = difference(metric, values[one], values[other], arrays[runs[one][0]])
+            found |= {text for key in ENDS for text in written(gap[key])}
             for row in values[one] - values[other]:
                 found |= written(float(row.mean()))
+    return found
+
+
+def mean_over_seeds(metric: str, rows: Any, arrays: Any) -> Any:
+    """A metric with its interval; rows: (S, Q)."""
+    how = "median" if metric.endswith("/MdR") else "mean"
+    percent = metrics.PERCENT if not metric.endswith(("/MdR", "sensitivity")) else None
+    rng = np.random.default_rng(RESAMPLING_SEED)
+    found = metrics.interval(rows, sources(metric, arrays), rng, how, bounds=percent)
+    middle = np.median if how == "median" else np.mean
+    assert found["value"] == pytest.approx(np.mean([middle(row) for row in rows]))
+    return found
+
+
+def difference(metric: str, ours: Any, theirs: Any, arrays: Any) -> Any:
+    """Ours minus theirs, with its interval; both (S, Q)."""
+    rng = np.random.default_rng(RESAMPLING_SEED)
+    found = metrics.paired_difference(ours, theirs, sources(metric, arrays), rng)
+    assert found["value"] == pytest.approx((ours - theirs).mean())
     return found
 
 
@@ -152,8 +166,7 @@ def test_every_number_on_the_page_is_found_in_a_record(tmp_path: Path, write: An
     folder = write(tmp_path / "records", ["full", "no-temporal-attention"], seeds=(0, 1))
     page = render_report(folder.parent, tmp_path)
     known = known_numbers(folder)
-    shown = Shown(page)
-    told = [number for text in shown.texts for number in NUMBER.findall(text)]
+    told = Shown(page).numbers
     assert len(told) > 200
     assert [number for number in told if number not in known] == []
 
@@ -165,5 +178,4 @@ def test_number_that_no_record_has_is_noticed(tmp_path: Path) -> None:
     assert value is not None
     page.write_text(page.read_text().replace(value[1], "71.93", 1))
     known = known_numbers(folder)
-    told = [number for text in Shown(page).texts for number in NUMBER.findall(text)]
-    assert "71.93" in [number for number in told if number not in known]
+    assert "71.93" in [number for number in Shown(page).numbers if number not in known]
