@@ -23,8 +23,10 @@ from litevl.model.litevl import LiteVLForRetrieval, TextFeatures
 from litevl.model.losses import MAX_TEMPERATURE, MIN_TEMPERATURE
 from litevl.model.text import AttentionHeads, TextEncoder, TextLayer
 from litevl.model.tokenizer import Tokens
+from litevl.model.vision import Attention, Block, VideoEncoder
 
 Attend = Callable[[AttentionHeads, Tensor, Tensor, Tensor | None], Tensor]
+Encode = Callable[[VideoEncoder, Tensor], Tensor]
 
 NOT_RANKED = -100.0  # BLIP's score of all that is not among the k
 MASKED = -10_000.0  # what BLIP's text side adds where a word may not be seen
@@ -171,6 +173,63 @@ def sdpa_attention(
     return mixed.transpose(1, 2).flatten(2)
 
 
+# Video encoder
+
+
+def straightforward_tokens(encoder: VideoEncoder, frames: Tensor) -> Tensor:
+    """The encoder's tokens (B, T, 1 + N, D) by BLIP's ViT and divided attention, as one writes it.
+
+    frames: (B, T, 3, H, W). Patches are cut by a convolution, attention is written out, and clips
+    are turned from frames of places into places of frames and back in each block.
+    """
+    batch, num_frames = frames.shape[:2]
+    cut = encoder.patch_embed.proj
+    x = F.conv2d(frames.flatten(0, 1), cut.weight, cut.bias, cut.stride)
+    x = x.flatten(2).transpose(1, 2)  # (B * T, N, D)
+    x = torch.cat([encoder.cls_token.expand(len(x), -1, -1), x], dim=1) + encoder.pos_embed
+    time = encoder.time_embed if encoder.config.time_embedding == "branch" else 0.0
+    for block in encoder.blocks:
+        assert isinstance(block, Block)
+        if block.has_temporal:
+            x = x.view(batch, num_frames, *x.shape[1:])
+            patches = x[:, :, 1:]  # (B, T, N, D)
+            places = patches.transpose(1, 2).flatten(0, 1)  # (B * N, T, D)
+            moved = vit_attention(block.temporal_attn, block.temporal_norm(places) + time)
+            moved = moved.view(batch, -1, *moved.shape[1:]).transpose(1, 2)  # (B, T, N, D)
+            patches = patches + block.temporal_scale(patches) * moved
+            x = torch.cat([x[:, :, :1], patches], dim=2).flatten(0, 1)
+        x = x + vit_attention(block.attn, block.norm1(x))
+        x = x + block.mlp(block.norm2(x))
+    tokens: Tensor = encoder.norm(x).view(batch, num_frames, *x.shape[1:])
+    return tokens
+
+
+def vit_attention(heads: Attention, x: Tensor) -> Tensor:
+    """Self-attention as BLIP's ViT writes it. x: (B, S, D). Returns (B, S, D)."""
+    parts = heads.qkv(x).unflatten(-1, (3, heads.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    query, key, value = parts[0], parts[1], parts[2]  # each (B, H, S, D/H)
+    weights = (query @ key.transpose(-2, -1)) * query.shape[-1] ** -0.5
+    mixed = (weights.softmax(dim=-1) @ value).transpose(1, 2).flatten(2)
+    out: Tensor = heads.proj(mixed)
+    return out
+
+
+def timesformer(config: LiteVLConfig) -> nn.Module:
+    """transformers' TimeSformer of our video encoder's sizes, random weights, divided attention."""
+    sizes = TimesformerConfig(
+        image_size=config.image_size_px,
+        patch_size=config.patch_size_px,
+        num_frames=config.num_frames,
+        hidden_size=config.vision_width,
+        num_hidden_layers=config.vision_depth,
+        num_attention_heads=config.vision_heads,
+        intermediate_size=4 * config.vision_width,
+        attention_type="divided_space_time",
+    )
+    model: nn.Module = TimesformerModel(sizes)
+    return model.eval()
+
+
 # BLIP's training step
 
 
@@ -179,7 +238,7 @@ class BlipStep(nn.Module):
 
     Momentum encoders move first, then come the unimodal passes of both, the contrastive loss
     against momentum features and queue, and two passes of the cross-encoder: the B pairs, then
-    their 2 B hard negatives. The video encoder is LiteVL's on both sides of a comparison.
+    their 2 B hard negatives. BLIP has no video encoder; `encode` makes tokens of frames.
     """
 
     queue_video: Tensor  # (E, K)
@@ -192,9 +251,11 @@ class BlipStep(nn.Module):
         queue_size: int,
         momentum: float,
         generator: torch.Generator,
+        encode: Encode = straightforward_tokens,
     ) -> None:
         super().__init__()
         self.model, self.momentum, self.generator = model, momentum, generator
+        self.encode = encode
         self.slow = copy.deepcopy(model).requires_grad_(False)
         width, self.place = model.config.embed_width, 0
         for name in ("queue_video", "queue_text"):
@@ -211,7 +272,7 @@ class BlipStep(nn.Module):
         """
         with torch.no_grad():
             self.model.temp.clamp_(MIN_TEMPERATURE, MAX_TEMPERATURE)
-        video = self.model.visual_encoder(frames)  # (B, T, 1 + N, D)
+        video = self.encode(self.model.visual_encoder, frames)  # (B, T, 1 + N, D)
         video_feature = video_features(self.model, video)  # (B, E)
         text_feature = text_features(self.model, tokens)
         contrast, towards_text, towards_video = self._contrast(
@@ -234,7 +295,7 @@ class BlipStep(nn.Module):
         with torch.no_grad():
             for slow, fast in zip(self.slow.parameters(), self.model.parameters(), strict=True):
                 slow.copy_(slow * self.momentum + fast * (1.0 - self.momentum))
-            slow_video = video_features(self.slow, self.slow.visual_encoder(frames))
+            slow_video = video_features(self.slow, self.encode(self.slow.visual_encoder, frames))
             slow_text = text_features(self.slow, tokens)
             all_video = torch.cat([slow_video.T, self.queue_video], dim=1)  # (E, B + K)
             all_text = torch.cat([slow_text.T, self.queue_text], dim=1)
@@ -308,22 +369,3 @@ def text_features(model: LiteVLForRetrieval, tokens: Tokens) -> Tensor:
         model.text_encoder, tokens.input_ids, tokens.attention_mask, None, eager_attention
     )
     return F.normalize(model.text_proj(words[:, 0]).float(), dim=-1)
-
-
-# Video encoder
-
-
-def timesformer(config: LiteVLConfig) -> nn.Module:
-    """transformers' TimeSformer of our video encoder's sizes, random weights, divided attention."""
-    sizes = TimesformerConfig(
-        image_size=config.image_size_px,
-        patch_size=config.patch_size_px,
-        num_frames=config.num_frames,
-        hidden_size=config.vision_width,
-        num_hidden_layers=config.vision_depth,
-        num_attention_heads=config.vision_heads,
-        intermediate_size=4 * config.vision_width,
-        attention_type="divided_space_time",
-    )
-    model: nn.Module = TimesformerModel(sizes)
-    return model.eval()

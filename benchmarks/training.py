@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 import torch
 
 from benchmarks.harness import ROOT, Measured, Way, measured_row, ratio_to
-from benchmarks.peers import BlipStep
+from benchmarks.peers import BlipStep, Encode, straightforward_tokens
 from benchmarks.worlds import (
     AS_IN_SPECS,
     NUM_WORDS,
@@ -24,6 +25,7 @@ from litevl.engine.precision import Precision, computing
 from litevl.engine.retrieval import Batch, RetrievalObjective
 from litevl.model.config import LiteVLConfig
 from litevl.model.litevl import LiteVLForRetrieval
+from litevl.model.vision import VideoEncoder
 from litevl.spec import Resolved, load_spec, resolve
 
 # Peak of dense bf16 products in TFLOPS, by the makers' data sheets; model FLOP utilisation is a
@@ -78,10 +80,12 @@ def training_row(
         *(cast(ClipSet, ()), cast(ClipSet, ())),
         seed=0,
     )
-    momentum = objective.settings.train.momentum
-    peer = BlipStep(
-        random_model(config, device).train(), queue_size, momentum, torch.Generator().manual_seed(0)
-    ).to(device)
+    peers = {
+        "blip": blips(config, queue_size, objective.settings.train.momentum, device),
+        "blip-with-our-encoder": blips(
+            config, queue_size, objective.settings.train.momentum, device, VideoEncoder.forward
+        ),
+    }
     generator = torch.Generator().manual_seed(0)
 
     def ours() -> object:
@@ -92,7 +96,7 @@ def training_row(
 
     frames = normalise(pictures)  # ours does so in every step
 
-    def blips() -> object:
+    def theirs(peer: BlipStep) -> object:
         peer.model.zero_grad(set_to_none=True)
         with computing(precision, device):
             vtc, vtm = peer.losses(frames, words, batch.ids, 0.4)
@@ -108,8 +112,21 @@ def training_row(
         "queue": queue_size,
         "optimizer": "left out on both sides",
     }
-    ways = [Way("ours", ours, 1), Way("blip", blips, 1)]
+    ways = [Way("ours", ours, 1)]
+    ways += [Way(name_of_peer, partial(theirs, peer), 1) for name_of_peer, peer in peers.items()]
     return measured_row(f"{name}/{precision}", "steps", conditions, ways, setting.effort, device)
+
+
+def blips(
+    config: LiteVLConfig,
+    queue_size: int,
+    momentum: float,
+    device: torch.device,
+    encode: Encode = straightforward_tokens,
+) -> BlipStep:
+    """BLIP's step with a model of its own."""
+    model, generator = random_model(config, device).train(), torch.Generator().manual_seed(0)
+    return BlipStep(model, queue_size, momentum, generator, encode).to(device)
 
 
 def training_settings(batch_size: int, queue_size: int, precision: Precision) -> Resolved:
