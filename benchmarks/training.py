@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from functools import partial
 from typing import cast
@@ -21,7 +22,7 @@ from benchmarks.worlds import (
 from litevl.benchmark_record import Conditions, Figure, Row
 from litevl.data.dataset import normalise
 from litevl.engine.clips import ClipSet
-from litevl.engine.precision import Precision, computing
+from litevl.engine.precision import Precision, compile_encoders, computing
 from litevl.engine.retrieval import Batch, RetrievalObjective
 from litevl.model.config import LiteVLConfig
 from litevl.model.litevl import LiteVLForRetrieval
@@ -32,11 +33,13 @@ from litevl.spec import Resolved, load_spec, resolve
 # share of it.
 PEAK_TFLOPS = {"A100": 312.0, "H100": 989.0, "H200": 989.0}
 NO_GPU = "no GPU at hand"
+NO_COMPILER = "no C++ compiler at hand"
 
 
 def training(setting: Setting) -> Measured:
     """Steps per second of fine-tuning for retrieval, beside BLIP's step on the same tensors."""
     rows, figures = [], []
+    has_compiler = any(shutil.which(name) for name in ("c++", "g++", "clang++"))
     mini = LiteVLForRetrieval.from_blip("mini-blip", **AS_IN_SPECS).config
     mini = replace(mini, num_frames=2) if setting.quick else mini
     cases: list[tuple[str, str, LiteVLConfig, int, tuple[Precision, ...]]] = [
@@ -45,7 +48,8 @@ def training(setting: Setting) -> Measured:
     ]
     for name, title, config, batch_size, precisions in cases:
         for precision in precisions:
-            row = training_row(name, title, config, batch_size, precision, setting)
+            compiles = name == "vit-b" and has_compiler and not setting.quick
+            row = training_row(name, title, config, batch_size, precision, setting, compiles)
             rows.append(row)
             figures.append(
                 Figure(
@@ -56,7 +60,7 @@ def training(setting: Setting) -> Measured:
                     value=ratio_to(row, "blip"),
                 )
             )
-    figures.append(utilisation(rows[-1], setting))
+    figures += [compiled(rows[-1], setting), utilisation(rows[-1], setting)]
     return rows, figures
 
 
@@ -67,28 +71,36 @@ def training_row(
     batch_size: int,
     precision: Precision,
     setting: Setting,
+    compiles: bool = False,
 ) -> Row:
-    """One model's step up to the gradients, momentum encoders moved; without the optimizer."""
+    """One model's step up to the gradients, momentum encoders moved; without the optimizer.
+
+    compiles: time ours with `train.compile`, too.
+    """
     device, queue_size = setting.device, 16 * batch_size
     words = random_captions(config, batch_size, NUM_WORDS, device)
     pictures = random_pictures(config, batch_size, device)
     batch = Batch(pictures, words, torch.arange(batch_size, device=device))
-    objective = RetrievalObjective(
-        random_model(config, device).train(),
-        training_settings(batch_size, queue_size, precision),
-        # No step looks at more of them than how many there are.
-        *(cast(ClipSet, ()), cast(ClipSet, ())),
-        seed=0,
-    )
+    settings = training_settings(batch_size, queue_size, precision)
+    # No step looks at more of the clips than how many there are.
+    no_clips = cast(ClipSet, ())
+    objectives = {
+        ours_is: RetrievalObjective(
+            random_model(config, device).train(), settings, no_clips, no_clips, seed=0
+        )
+        for ours_is in ("ours", *(["ours-compiled"] if compiles else []))
+    }
+    if compiles:
+        compile_encoders(objectives["ours-compiled"].parts().values())
     peers = {
-        "blip": blips(config, queue_size, objective.settings.train.momentum, device),
+        "blip": blips(config, queue_size, settings.train.momentum, device),
         "blip-with-our-encoder": blips(
-            config, queue_size, objective.settings.train.momentum, device, VideoEncoder.forward
+            config, queue_size, settings.train.momentum, device, VideoEncoder.forward
         ),
     }
     generator = torch.Generator().manual_seed(0)
 
-    def ours() -> object:
+    def ours(objective: RetrievalObjective) -> object:
         objective.model.zero_grad(set_to_none=True)
         losses = objective.backward(batch, 1, generator)
         objective.after_step()
@@ -112,8 +124,8 @@ def training_row(
         "queue": queue_size,
         "optimizer": "left out on both sides",
     }
-    ways = [Way("ours", ours, 1)]
-    ways += [Way(name_of_peer, partial(theirs, peer), 1) for name_of_peer, peer in peers.items()]
+    ways = [Way(ours_is, partial(ours, objective), 1) for ours_is, objective in objectives.items()]
+    ways += [Way(peer_is, partial(theirs, peer), 1) for peer_is, peer in peers.items()]
     return measured_row(f"{name}/{precision}", "steps", conditions, ways, setting.effort, device)
 
 
@@ -139,6 +151,23 @@ def training_settings(batch_size: int, queue_size: int, precision: Precision) ->
         "momentum_encoder": True,
     }
     return settings.model_copy(update={"train": settings.train.model_copy(update=changes)})
+
+
+def compiled(row: Row, setting: Setting) -> Figure:
+    """Our step with `train.compile` beside BLIP's: both stand in one row, beside ours."""
+    value: float | None = None
+    why_not: str | None = "small sizes" if setting.quick else NO_COMPILER
+    found = {each.name: each.seconds.median for each in row.contenders}
+    if "ours-compiled" in found:
+        value, why_not = found["blip"] / found["ours-compiled"], None
+    return Figure(
+        name="training-vit-b-bf16-compiled",
+        claim=f"The same with train.compile, {setting.config_name}, bf16",
+        unit="times",
+        at_least=1.5,
+        value=value,
+        why_not=why_not,
+    )
 
 
 def utilisation(row: Row, setting: Setting) -> Figure:

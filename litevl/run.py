@@ -27,7 +27,7 @@ from litevl.cost import Assumptions, Model, estimates
 from litevl.engine.answering import AnsweringObjective
 from litevl.engine.checkpoint import remove_checkpoints
 from litevl.engine.distributed import Group, join_group
-from litevl.engine.precision import repeatable
+from litevl.engine.precision import compile_encoders, repeatable
 from litevl.engine.retrieval import RetrievalObjective
 from litevl.engine.train import History, Objective, train
 from litevl.errors import LiteVLError, RunError, SpecError, WeightsError
@@ -244,8 +244,7 @@ def train_and_score(
         score_run = partial(measure_answers.score_run, answerer)
     model.visual_encoder.recompute = settings.train.recompute
     if settings.train.compile:
-        model.visual_encoder.compile()
-        model.text_encoder.compile()
+        compile_encoders(objective.parts().values())
     expect_positions(settings, model.config.max_positions)
     expect_vocabulary(settings, model.config.vocab_size, len(data.clips["train"].tokenizer))
     title = f"{settings.variant}, seed {seed}"

@@ -1,13 +1,13 @@
-"""How a device computes best: autocast where it is faster; the same numbers from the same seed."""
+"""How a device computes best: autocast, kernels; the same numbers from the same seed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Precision = Literal["fp32", "bf16", "auto"]
 
@@ -26,6 +26,17 @@ def computing(precision: Precision, device: torch.device) -> AbstractContextMana
     """Autocast to the settled precision."""
     is_bf16 = settle(precision, device) == "bf16"
     return torch.autocast(device.type, torch.bfloat16, enabled=is_bf16)
+
+
+def compile_encoders(parts: Iterable[nn.Module]) -> None:
+    """torch.compile for the encoders of a model, and of the momentum copy that each step asks too.
+
+    parts: as `Objective.parts` gives them.
+    """
+    for part in parts:
+        for name, module in part.named_modules():
+            if name.rpartition(".")[2] in ("visual_encoder", "text_encoder"):
+                module.compile()
 
 
 def sendable(tensor: Tensor, device: torch.device) -> Tensor:

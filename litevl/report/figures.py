@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from litevl.metrics import Metric
 from litevl.report.layout import LOSS, Curve, Panel, layout_of
 from litevl.report.runs import Run, Study, over_seeds, summary
-from litevl.report.tables import baseline_runs, metric_cell
+from litevl.report.tables import baseline_runs, metric_cell, number
 from litevl.report.verdicts import ClaimResult, compare
 from litevl.schema import Record
 
@@ -164,7 +164,7 @@ def _intervals(
     )
     caption += "" if line is None else f" Dashed: {panel.line_words}."
     alt = f"{panel.title}: " + "; ".join(
-        f"{name} {whole['value']:.1f}" if whole else f"{name} missing"
+        f"{name} {number(whole['value'])}" if whole else f"{name} missing"
         for name, (whole, _) in zip(names, found, strict=True)
     )
     return draw(panel.stem, "ablation", caption, alt, (WIDTH_INCHES, height), paint)

@@ -61,10 +61,10 @@ class Table:
         return tuple(f"{g} {label}".strip() for g, label in zip(above, self.header, strict=True))
 
 
-def number(value: float, digits: int = 1) -> str:
-    """A number as the page shows it; never "-0.0"."""
-    text = f"{value:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text
+def number(value: float, digits: int = 1, signed: bool = False) -> str:
+    """A number as the page shows it; what rounds to nothing has no sign."""
+    text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+    return text if float(text) else text.lstrip("+-")
 
 
 def metric_cell(found: Metric | None, signed: bool = False) -> Cell:
@@ -73,9 +73,8 @@ def metric_cell(found: Metric | None, signed: bool = False) -> Cell:
         return Cell("-")
     if found["low"] is None or found["high"] is None:
         return Cell("-", "no interval")
-    sign = "+" if signed and float(number(found["value"])) > 0 else ""
     ends = f"[{number(found['low'])}, {number(found['high'])}]"
-    return Cell(sign + number(found["value"]), ends)
+    return Cell(number(found["value"], signed=signed), ends)
 
 
 def seeds_text(runs: Sequence[Run]) -> str:
@@ -327,7 +326,9 @@ def targets_table(study: Study, results: Sequence[TargetResult]) -> Table:
     for result in results:
         target, ours = result.target, result.ours
         runs = [run for run in study.published(target.variant) if run.seed in result.seeds]
-        gap = f"{ours['value'] - target.value:+.1f}" if ours and target.value is not None else "-"
+        gap = "-"
+        if ours and target.value is not None:
+            gap = number(ours["value"] - target.value, signed=True)
         rows.append(
             (
                 Cell(f"{target.variant}: {target.metric}"),

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from tiny import tiny_model
 
-from litevl.engine.precision import computing, repeatable, settle
+from litevl.engine.precision import compile_encoders, computing, repeatable, settle
+from litevl.model.momentum import MomentumTeacher
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -28,6 +30,16 @@ def test_auto_is_bf16_where_the_processor_multiplies_it(monkeypatch, avx512, amx
 def test_auto_is_bf16_where_the_gpu_multiplies_it(monkeypatch, supported, expected):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
     assert settle("auto", CUDA) == expected
+
+
+def test_encoders_of_the_momentum_copy_are_compiled_with_the_models(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
+    model = tiny_model()
+    teacher = MomentumTeacher(model, queue_size=4, momentum=0.9)
+    compile_encoders([model, teacher])
+    encoders = [(part.visual_encoder, part.text_encoder) for part in (model, teacher.slow)]
+    assert [id(module) for module in compiled] == [id(one) for pair in encoders for one in pair]
 
 
 @pytest.mark.parametrize(

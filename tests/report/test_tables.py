@@ -34,6 +34,13 @@ def test_numbers_are_rounded_and_never_minus_zero(value: float, text: str) -> No
     assert number(value) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"), [(3.26, "+3.3"), (0.04, "0.0"), (-0.04, "0.0"), (-3.25, "-3.2")]
+)
+def test_differences_have_a_sign_unless_they_round_to_nothing(value: float, text: str) -> None:
+    assert number(value, signed=True) == text
+
+
 def test_metric_cell_shows_value_and_interval_or_nothing() -> None:
     found = {"value": 4.25, "low": 1.0, "high": 8.0, "n": 10}
     assert metric_cell(found) == Cell("4.2", "[1.0, 8.0]")
