@@ -199,10 +199,11 @@ def test_damaged_note_of_the_model_says_which_file_and_what_to_do(
     place.mkdir()
     (place / "index.json").write_bytes(content)
     command = ["index", str(clips), "--model", str(models["retrieval"]), "--index", str(place)]
-    assert main(command) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"DataError: {place / 'index.json'}: damaged")
-    assert f"Delete {place}" in told
+    for given in (command, ["search", str(place), TEXT]):
+        assert main(given) == 2
+        told = capsys.readouterr().err
+        assert told.startswith(f"DataError: {place / 'index.json'}: damaged")
+        assert f"Delete {place}" in told
     assert (place / "index.json").read_bytes() == content
 
 

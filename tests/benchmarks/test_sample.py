@@ -13,7 +13,7 @@ from litevl.errors import DataError
 from litevl.report.page import render_all
 
 STUDIES = ("didemo", "msrvtt", "msrvtt-qa", "msvd-qa")
-MOST_BYTES = 16_000_000
+MOST_BYTES = 18_000_000
 
 
 def test_committed_pages_are_those_of_the_committed_records(tmp_path: Path) -> None:
@@ -23,11 +23,10 @@ def test_committed_pages_are_those_of_the_committed_records(tmp_path: Path) -> N
         assert content(tmp_path / name) == content(SAMPLE / name), name
 
 
-def test_sample_has_all_variants_of_all_four_under_several_seeds_and_is_small() -> None:
+def test_sample_has_all_variants_of_all_four_under_three_seeds_and_is_small() -> None:
     for study in STUDIES:
         plan = json.loads((SAMPLE / "records" / study / "mini.plan.json").read_text())
-        num_seeds, left = divmod(len(plan["ids"]), len(plan["variants"]))
-        assert (num_seeds >= 2, left, len(plan["variants"])) == (True, 0, 5)
+        assert (len(plan["ids"]), len(plan["variants"])) == (3 * 5, 5)
         found = Page(SAMPLE / f"{study}-mini" / "index.html")
         count = len(plan["ids"])
         assert f"{count} runs planned: {count} complete." in found.text
