@@ -112,6 +112,21 @@ def test_learning_rate_falls_to_nearly_zero_in_the_course_of_training(settings, 
     assert rates[-1] < 0.02 * settings.train.learning_rate
 
 
+def test_each_update_takes_the_learning_rates_of_its_step(settings, clips, tmp_path, monkeypatch):
+    taken, step = [], torch.optim.AdamW.step
+
+    def noted(optimizer, *given):
+        taken.append([group["lr"] for group in optimizer.param_groups])
+        return step(optimizer, *given)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    trained(settings, clips, tmp_path, max_steps=4)
+    options = settings.train
+    peaks = options.learning_rate, options.temporal_learning_rate
+    factors = [learning_rate_factor(place, 4, options.warmup_fraction) for place in range(4)]
+    assert taken == [pytest.approx([peak * factor for peak in peaks]) for factor in factors]
+
+
 def test_steps_are_counted_over_all_epochs_and_cut_by_max_steps(settings, clips):
     options, objective = with_train(settings, epochs=3).train, new_objective(settings, clips)
     total = sum(len(list(objective.batches(epoch))) for epoch in range(3))

@@ -67,3 +67,13 @@ def test_dropped_weights_are_made_up_for():
 def test_no_rows_give_no_rows():
     parts = [torch.zeros(0, 3, length, 4) for length in (5, 7, 7)]
     assert attend(*parts, torch.ones(0, 1, 1, 7, dtype=torch.bool)).shape == (0, 3, 5, 4)
+
+
+@pytest.mark.parametrize("rows", [3, 4, 5, 6])
+def test_rows_that_are_alike_come_out_alike_to_the_last_bit(rows):
+    # In evaluation, where answers that are alike have to rank alike.
+    for tokens in (2, 3, 5, 7):
+        one = (drawn(torch.float32, 1, 1, length, 4, seed=tokens) for length in (5, tokens, tokens))
+        with torch.no_grad():
+            out = attend(*(part.expand(rows, 3, -1, -1) for part in one)).flatten(0, 1)
+        assert torch.equal(out, out[:1].expand_as(out))
