@@ -32,10 +32,10 @@ def attend(
         part.flatten(0, 1) for part in (query, key, value)
     )  # (B * H, W or S, D/H)
     asked = asked * (1 / math.sqrt(width))
+    # In half precision, where short rows cost most, and in training only: a row's last bit may then
+    # depend on the rows beside it, and answers that are alike have to rank alike.
     is_short = words > 1 and seen.shape[1] * seen.element_size() < VECTOR_BYTES
-    # In training only: a row's last bit may then depend on the rows beside it, and answers that are
-    # alike have to rank alike.
-    turned = is_short and torch.is_grad_enabled()
+    turned = is_short and seen.element_size() < 4 and torch.is_grad_enabled()
     logits = seen @ asked.mT if turned else asked @ seen.mT  # (B * H, S, W) or (B * H, W, S)
     if mask is not None:
         hidden = ~mask if mask.ndim > 1 else ~mask[None]

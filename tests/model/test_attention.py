@@ -28,20 +28,16 @@ MASKS = {
 
 
 @pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("copies", [1, 5], ids=["short-rows", "long-rows"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_outputs_and_gradients_are_those_of_sdpa(dtype, copies, mask):
-    given = MASKS[mask]
-    if given is not None:
-        given = given.repeat_interleave(copies, dim=-1)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_outputs_and_gradients_are_those_of_sdpa(dtype, mask):
     found = []
     for function in (attend, F.scaled_dot_product_attention):
-        parts = inputs(dtype, tokens=7 * copies)
-        out = function(*parts, given)
+        parts = inputs(dtype)
+        out = function(*parts, MASKS[mask])
         out.square().sum().backward()
         found.append([out, *(part.grad for part in parts)])
     for one, other in zip(*found, strict=True):
-        assert largest_difference(one, other) <= TOLERANCE[dtype]
+        assert largest_difference(one, other) <= TOLERANCE[dtype] * max(1, other.abs().max())
 
 
 def test_what_is_masked_has_no_say():
@@ -73,7 +69,9 @@ def test_no_rows_give_no_rows():
 def test_rows_that_are_alike_come_out_alike_to_the_last_bit(rows):
     # In evaluation, where answers that are alike have to rank alike.
     for tokens in (2, 3, 5, 7):
-        one = (drawn(torch.float32, 1, 1, length, 4, seed=tokens) for length in (5, tokens, tokens))
+        one = (
+            drawn(torch.bfloat16, 1, 1, length, 4, seed=tokens) for length in (5, tokens, tokens)
+        )
         with torch.no_grad():
             out = attend(*(part.expand(rows, 3, -1, -1) for part in one)).flatten(0, 1)
         assert torch.equal(out, out[:1].expand_as(out))
