@@ -9,9 +9,10 @@ import pytest
 import torch
 from small import new_model
 from small_questions import ANSWERS, new_answerer, task_settings
+from tiny import tiny_model
 
 from litevl.cli import main
-from litevl.export import ABOUT_FILE, TEXT_FILE, VIDEO_FILE
+from litevl.export import ABOUT_FILE, TEXT_FILE, VIDEO_FILE, text_program
 from litevl.model.tokenizer import Tokenizer
 from litevl.run import save_model
 from litevl.trained import Trained, use_of
@@ -137,3 +138,16 @@ def test_folder_that_cannot_be_written_is_told(models, tmp_path, capsys):
     (tmp_path / "file").write_text("no folder")
     assert main(["export", str(models["msrvtt"]), str(tmp_path / "file")]) == 1
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_texts_of_any_length_pass_a_program_of_several_layers():
+    # The last layer asks for the first word alone: with a single layer no length would matter.
+    model = tiny_model().eval()
+    assert model.config.text_depth > 1
+    program = text_program(model).module()
+    for words in (2, 5, model.config.max_positions):
+        ids = torch.arange(3 * words).view(3, words) % model.config.vocab_size
+        mask = torch.ones_like(ids)
+        with torch.no_grad():
+            expected = model.encode_text(ids, mask).embedding
+        assert (program(ids, mask) - expected).abs().max() < 1e-5

@@ -33,9 +33,10 @@ def attend(
     )  # (B * H, W or S, D/H)
     asked = asked * (1 / math.sqrt(width))
     # In half precision, where short rows cost most, and in training only: a row's last bit may then
-    # depend on the rows beside it, and answers that are alike have to rank alike.
-    is_short = words > 1 and seen.shape[1] * seen.element_size() < VECTOR_BYTES
-    turned = is_short and seen.element_size() < 4 and torch.is_grad_enabled()
+    # depend on the rows beside it, and answers that are alike have to rank alike. Lengths are asked
+    # last: an exported program takes any.
+    may_turn = torch.is_grad_enabled() and seen.element_size() < 4
+    turned = may_turn and words > 1 and seen.shape[1] * seen.element_size() < VECTOR_BYTES
     logits = seen @ asked.mT if turned else asked @ seen.mT  # (B * H, S, W) or (B * H, W, S)
     if mask is not None:
         hidden = ~mask if mask.ndim > 1 else ~mask[None]
