@@ -22,9 +22,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from benchmarks.harness import ROOT
 from litevl.index import FOLDER, VideoIndex
+from litevl.record import read_record
 
-ROOT = Path(__file__).parents[1]
 NUM_CLIPS = 1000
 SECONDS_UNTIL_KILLED = 15.0
 
@@ -58,8 +59,8 @@ def trained(output: Path) -> tuple[Path, float]:
     wanted = ["--variant", "full", "--seed", "0", "--output", str(output)]
     subprocess.run([*command, *wanted], check=True)
     (record,) = (output / "records" / "msrvtt").glob("msrvtt-mini-full-s0-*.json")
-    content = json.loads(record.read_text(encoding="utf-8"))
-    return output / "runs" / record.stem / "model", content["metrics"]["test"]["t2v/R@1"]["value"]
+    stated = read_record(record).metrics.test["t2v/R@1"]
+    return output / "runs" / record.stem / "model", stated.value
 
 
 def with_a_thousand_clips(world: Path) -> str:
