@@ -37,7 +37,7 @@ class VideoEmbedding(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """frames: (B, T, 3, S, S), normalised. Returns (B, E), unit length."""
-        cls = self.encoder(frames)[:, :, 0]  # (B, T, D)
+        cls = self.encoder(frames, cls_only=True)[:, :, 0]  # (B, T, D)
         return F.normalize(self.proj(cls).mean(dim=1), dim=-1)
 
 

@@ -107,9 +107,16 @@ class LiteVLForRetrieval(
 
     def video_features(self, tokens: Tensor) -> VideoFeatures:
         """What the rest of the model needs of the encoder's tokens (B, T, 1 + N, D)."""
+        return VideoFeatures(pooled_tokens(tokens, self.config.pooling), self._embedding(tokens))
+
+    def embed_video(self, frames: Tensor) -> Tensor:
+        """`encode_video(frames).embedding` (B, E), with no more work than that takes."""
+        return self._embedding(self.visual_encoder(frames, cls_only=True))
+
+    def _embedding(self, tokens: Tensor) -> Tensor:
+        """Of each frame's first token (B, T, 1 + N, D)."""
         embedding = in_full_precision(self.vision_proj, tokens[:, :, 0]).mean(dim=1)  # (B, E)
-        pooled = pooled_tokens(tokens, self.config.pooling)
-        return VideoFeatures(pooled, F.normalize(embedding, dim=-1))
+        return F.normalize(embedding, dim=-1)
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> TextFeatures:
         """input_ids, attention_mask: (B, W), starting with [CLS]. Raises ShapeError."""

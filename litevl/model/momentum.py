@@ -52,7 +52,7 @@ class MomentumTeacher(nn.Module):
 
         frames: (B, T, 3, H, W).
         """
-        video = self.slow.encode_video(frames).embedding
+        video = self.slow.embed_video(frames)
         text = self.slow.encode_text(tokens.input_ids, tokens.attention_mask).embedding
         return video, text
 

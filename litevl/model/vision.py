@@ -30,11 +30,25 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, S, D). Returns (B, S, D)."""
-        batch, length, width = x.shape
-        qkv = self.qkv(x).view(batch, length, 3, self.num_heads, width // self.num_heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, S, D/H)
-        mixed = attend(query, key, value)
-        out: Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, length, width))
+        query, key, value = self._split(self.qkv(x), 3)
+        return self._gathered(query, key, value)
+
+    def of_first(self, x: Tensor) -> Tensor:
+        """What the first token alone gathers. x: (B, S, D). Returns (B, 1, D)."""
+        width = x.shape[-1]
+        weight, bias = self.qkv.weight, self.qkv.bias  # rows of the query, then of the others
+        (query,) = self._split(F.linear(x[:, :1], weight[:width], bias[:width]), 1)
+        key, value = self._split(F.linear(x, weight[width:], bias[width:]), 2)
+        return self._gathered(query, key, value)
+
+    def _split(self, x: Tensor, count: int) -> tuple[Tensor, ...]:
+        """One part for each of `count` and head: (B, S, count * D) to count x (B, H, S, D/H)."""
+        parts = x.unflatten(-1, (count, self.num_heads, -1))
+        return parts.permute(2, 0, 3, 1, 4).unbind(0)
+
+    def _gathered(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """query: (B, H, W, D/H), key and value: (B, H, S, D/H). Returns (B, W, D)."""
+        out: Tensor = self.proj(attend(query, key, value).transpose(1, 2).flatten(2))
         return out
 
 
@@ -94,18 +108,19 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = Mlp(width, 4 * width)
 
-    def forward(self, x: Tensor, time: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor | None, cls_only: bool = False) -> Tensor:
         """x: (B, T, 1 + N, D), CLS first. time: (T, 1, D), added to the temporal branch's input.
 
-        Returns (B, T, 1 + N, D).
+        cls_only: what comes of the CLS tokens alone. Returns (B, T, 1 + N, D), or (B, T, 1, D).
         """
         batch, frames, tokens, width = x.shape
         if self.has_temporal:
             x = torch.cat([x[:, :, :1], self.across_time(x[:, :, 1:], time)], dim=2)
         x = x.reshape(batch * frames, tokens, width)
-        x = x + self.attn(self.norm1(x))
+        seen = self.norm1(x)
+        x = x[:, :1] + self.attn.of_first(seen) if cls_only else x + self.attn(seen)
         x = x + self.mlp(self.norm2(x))
-        return x.view(batch, frames, tokens, width)
+        return x.view(batch, frames, -1, width)
 
     def across_time(self, patches: Tensor, time: Tensor | None) -> Tensor:
         """The patches after each has attended to its own place in all frames, scaled per frame.
@@ -170,10 +185,11 @@ class VideoEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.vision_depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
-    def forward(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, cls_only: bool = False) -> Tensor:
         """frames: (B, T, 3, H, W), normalised as BLIP does. Returns (B, T, 1 + N, D), CLS first.
 
-        Raises ShapeError for another image size; without temporal attention any T will do.
+        cls_only: return each frame's CLS token (B, T, 1, D), for which the last block need not
+        compute the patches. Raises ShapeError for another image size; without temporal attention any T will do.
         """
         known = {"H": self.config.image_size_px, "W": self.config.image_size_px}
         if self.config.temporal_attention:
@@ -187,11 +203,13 @@ class VideoEncoder(nn.Module):
             time = self.time_embed[:, None]  # (T, 1, D)
         elif self.config.time_embedding == "stream":
             x = torch.cat([x[:, :, :1], x[:, :, 1:] + self.time_embed[:, None]], dim=2)
-        for block in self.blocks:
+        last = len(self.blocks) - 1
+        for number, block in enumerate(self.blocks):
+            given = x, time, cls_only and number == last
             if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(block, x, time, use_reentrant=False, preserve_rng_state=False)
+                x = checkpoint(block, *given, use_reentrant=False, preserve_rng_state=False)
             else:
-                x = block(x, time)
+                x = block(*given)
         tokens: Tensor = self.norm(x)
         return tokens
 

@@ -65,6 +65,12 @@ def test_clip_embedding_is_the_mean_of_its_frames_projected_cls():
     assert largest_difference(video.embedding, expected) <= CLOSE
 
 
+def test_embedding_alone_is_the_one_that_comes_with_the_tokens():
+    model, frames = tiny_model(), random_frames(3)
+    expected = model.encode_video(frames).embedding
+    assert largest_difference(model.embed_video(frames), expected) <= CLOSE
+
+
 def test_similarity_is_the_cosine_of_every_pair():
     generator = torch.Generator().manual_seed(0)
     rows = F.normalize(torch.randn(2, 8, generator=generator), dim=-1)

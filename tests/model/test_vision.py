@@ -14,6 +14,7 @@ from tiny import (
 )
 from torch.nn import functional as F
 
+from benchmarks.harness import flops_of
 from litevl.engine.precision import computing
 from litevl.errors import ShapeError
 from litevl.model.vision import Block, PatchEmbed, TemporalScale, VideoEncoder, slow_waves
@@ -257,6 +258,16 @@ def test_without_temporal_attention_any_number_of_frames_will_do():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("options", [BRANCH, WITHOUT_TEMPORAL])
+def test_cls_alone_is_the_cls_among_patches_and_takes_fewer_operations(options, recompute):
+    encoder, frames = train_temporal_parts(tiny_model(**options)).visual_encoder, random_frames(2)
+    encoder.recompute = recompute
+    assert largest_difference(encoder(frames, cls_only=True), encoder(frames)[:, :, :1]) <= CLOSE
+    encoder.requires_grad_(False)
+    assert flops_of(lambda: encoder(frames, cls_only=True)) < flops_of(lambda: encoder(frames))
+
+
 def test_one_clip_of_one_frame_works():
     model = train_temporal_parts(tiny_model(num_frames=1))
     assert model.encode_video(random_frames(1, num_frames=1)).embedding.shape == (1, 8)
