@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.harness import Measured, Way, measured_row, ratio_to
+from benchmarks.harness import Measured, Way, measured_row, ratio_figure
 from benchmarks.peers import timesformer
-from benchmarks.worlds import Setting, random_frames, random_model
-from litevl.benchmark_record import Conditions, Figure
+from benchmarks.worlds import PRECISIONS, Setting, random_frames, random_model
+from litevl.benchmark_record import Conditions
 from litevl.engine.precision import Precision, computing
 from litevl.model.litevl import LiteVLForRetrieval
 from litevl.model.vision import Block
@@ -26,7 +26,7 @@ def encoder(setting: Setting) -> Measured:
     peer = timesformer(config).to(device).requires_grad_(False)
     frames = random_frames(config, num_clips, device)
     rows, figures = [], []
-    for precision in setting.precisions:
+    for precision in PRECISIONS:
         ours = in_precision(lambda: model.visual_encoder(frames), precision, device)
         theirs = in_precision(lambda: peer(pixel_values=frames), precision, device)
         products = in_precision(layer_products(model, frames), precision, device)
@@ -37,36 +37,25 @@ def encoder(setting: Setting) -> Measured:
             "size_px": config.image_size_px,
             "clips_at_once": num_clips,
         }
-        ways = [Way("ours", ours, num_clips), Way("timesformer", theirs, num_clips)]
-        row = measured_row(precision, "clips", conditions, ways, setting.effort, device)
-        counts = row.contender("ours").flops or 0
-        ways = [
-            Way("ours", ours, counts / 1e9),
-            Way("matrix-products", products, num_products(model, frames) / 1e9),
-        ]
-        share = measured_row(
-            f"share/{precision}", "GFLOP", conditions, ways, setting.effort, device
-        )
-        rows += [row, share]
-        figures.append(
-            Figure(
-                name=f"encoder-vs-timesformer-{precision}",
-                claim=f"Encoder forward against transformers' TimesformerModel, {precision}",
-                unit="times",
-                at_least=1.0,
-                value=ratio_to(row, "timesformer"),
-            )
-        )
+        row = share = None
+        if setting.can(precision):
+            ways = [Way("ours", ours, num_clips), Way("timesformer", theirs, num_clips)]
+            row = measured_row(precision, "clips", conditions, ways, setting.effort, device)
+            counts = row.contender("ours").flops or 0
+            ways = [
+                Way("ours", ours, counts / 1e9),
+                Way("matrix-products", products, num_products(model, frames) / 1e9),
+            ]
+            name = f"share/{precision}"
+            share = measured_row(name, "GFLOP", conditions, ways, setting.effort, device)
+            rows += [row, share]
+        name = f"encoder-vs-timesformer-{precision}"
+        claim = f"Encoder forward against transformers' TimesformerModel, {precision}"
+        figures.append(ratio_figure(name, claim, 1.0, row, "timesformer"))
         if precision == "bf16":
-            figures.append(
-                Figure(
-                    name="encoder-share-bf16",
-                    claim="Encoder forward, share of the measured matrix-product rate, bf16",
-                    unit="",
-                    at_least=0.7,
-                    value=ratio_to(share, "matrix-products"),
-                )
-            )
+            claim = "Encoder forward, share of the measured matrix-product rate, bf16"
+            of_products = share, "matrix-products"
+            figures.append(ratio_figure("encoder-share-bf16", claim, 0.7, *of_products, unit=""))
     return rows, figures
 
 

@@ -35,6 +35,7 @@ from litevl.schema import Code, Hardware
 ROOT = Path(__file__).parents[1]
 Measured = tuple[list[Row], list[Figure]]  # what a benchmark returns
 
+NO_BF16 = "this machine has no bf16 products of its own"
 FEWEST_ROUNDS = 3  # fewer have no quartiles to speak of
 
 
@@ -143,6 +144,16 @@ def measured_row(
 def ratio_to(row: Row, peer: str) -> float:
     """How many times as fast as the peer ours is: the median over rounds."""
     return next(ratio.times.median for ratio in row.ratios if ratio.slower == peer)
+
+
+def ratio_figure(
+    name: str, claim: str, at_least: float, row: Row | None, peer: str, unit: str = "times"
+) -> Figure:
+    """The figure that is such a ratio. row: None where the device has no bf16 products."""
+    value, why_not = (None, NO_BF16) if row is None else (ratio_to(row, peer), None)
+    return Figure(
+        name=name, claim=claim, unit=unit, at_least=at_least, value=value, why_not=why_not
+    )
 
 
 def flops_of(call: Callable[[], object]) -> int:

@@ -9,11 +9,12 @@ from typing import cast
 
 import torch
 
-from benchmarks.harness import ROOT, Measured, Way, measured_row, ratio_to
+from benchmarks.harness import ROOT, Measured, Way, measured_row, ratio_figure
 from benchmarks.peers import BlipStep, Encode, straightforward_tokens
 from benchmarks.worlds import (
     AS_IN_SPECS,
     NUM_WORDS,
+    PRECISIONS,
     Setting,
     random_captions,
     random_model,
@@ -42,25 +43,21 @@ def training(setting: Setting) -> Measured:
     has_compiler = any(shutil.which(name) for name in ("c++", "g++", "clang++"))
     mini = LiteVLForRetrieval.from_blip("mini-blip", **AS_IN_SPECS).config
     mini = replace(mini, num_frames=2) if setting.quick else mini
+    native: Precision = "bf16" if setting.can("bf16") else "fp32"  # as training's "auto" settles
     cases: list[tuple[str, str, LiteVLConfig, int, tuple[Precision, ...]]] = [
-        ("mini", "mini-BLIP's", mini, 4 if setting.quick else 16, ("fp32", "bf16")),
-        ("vit-b", setting.config_name, setting.config, 2, ("bf16",)),
+        ("mini", "mini-BLIP's", mini, 4 if setting.quick else 16, PRECISIONS),
+        ("vit-b", setting.config_name, setting.config, 2, (native,)),
     ]
     for name, title, config, batch_size, precisions in cases:
         for precision in precisions:
             compiles = name == "vit-b" and has_compiler and not setting.quick
-            row = training_row(name, title, config, batch_size, precision, setting, compiles)
-            rows.append(row)
-            figures.append(
-                Figure(
-                    name=f"training-{name}-{precision}",
-                    claim=f"Training step of the {title} model against BLIP's step, {precision}",
-                    unit="times",
-                    at_least=1.5,
-                    value=ratio_to(row, "blip"),
-                )
-            )
-    figures += [compiled(rows[-1], setting), utilisation(rows[-1], setting)]
+            row = None
+            if setting.can(precision):
+                row = training_row(name, title, config, batch_size, precision, setting, compiles)
+                rows.append(row)
+            claim = f"Training step of the {title} model against BLIP's step, {precision}"
+            figures.append(ratio_figure(f"training-{name}-{precision}", claim, 1.5, row, "blip"))
+    figures += [compiled(rows[-1], native, setting), utilisation(rows[-1], native, setting)]
     return rows, figures
 
 
@@ -153,7 +150,7 @@ def training_settings(batch_size: int, queue_size: int, precision: Precision) ->
     return settings.model_copy(update={"train": settings.train.model_copy(update=changes)})
 
 
-def compiled(row: Row, setting: Setting) -> Figure:
+def compiled(row: Row, precision: Precision, setting: Setting) -> Figure:
     """Our step with `train.compile` beside BLIP's: both stand in one row, beside ours."""
     value: float | None = None
     why_not: str | None = "small sizes" if setting.quick else NO_COMPILER
@@ -161,8 +158,8 @@ def compiled(row: Row, setting: Setting) -> Figure:
     if "ours-compiled" in found:
         value, why_not = found["blip"] / found["ours-compiled"], None
     return Figure(
-        name="training-vit-b-bf16-compiled",
-        claim=f"The same with train.compile, {setting.config_name}, bf16",
+        name=f"training-vit-b-{precision}-compiled",
+        claim=f"The same with train.compile, {setting.config_name}, {precision}",
         unit="times",
         at_least=1.5,
         value=value,
@@ -170,7 +167,7 @@ def compiled(row: Row, setting: Setting) -> Figure:
     )
 
 
-def utilisation(row: Row, setting: Setting) -> Figure:
+def utilisation(row: Row, precision: Precision, setting: Setting) -> Figure:
     """Model FLOP utilisation of our training step on a GPU."""
     ours, value, why_not = row.contender("ours"), None, NO_GPU
     if setting.device.type == "cuda":
@@ -182,7 +179,8 @@ def utilisation(row: Row, setting: Setting) -> Figure:
             value = (ours.flops or 0) / ours.seconds.median / (peak * 1e12)
     return Figure(
         name="training-utilisation",
-        claim=f"Model FLOP utilisation of a training step, {setting.config_name}, bf16, on a GPU",
+        claim=f"Model FLOP utilisation of a training step, {setting.config_name}, {precision}, "
+        "on a GPU",
         unit="",
         at_least=0.4,
         value=value,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.harness import Effort
 from litevl.data.dataset import normalise
-from litevl.engine.precision import Precision
+from litevl.engine.precision import Precision, settle
 from litevl.model.config import LiteVLConfig
 from litevl.model.litevl import LiteVLForRetrieval
 from litevl.model.tokenizer import Tokens
@@ -53,6 +53,7 @@ TINY = LiteVLConfig(
     **AS_IN_SPECS,
 )
 NUM_WORDS = 32  # word pieces of a caption
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 CLS, SEP = 1, 2  # which ids start and end a caption is nothing that a time depends on
 
 
@@ -78,10 +79,9 @@ class Setting:
         """Its name."""
         return "tiny" if self.quick else "ViT-B/16"
 
-    @property
-    def precisions(self) -> tuple[Precision, ...]:
-        """Those that are measured."""
-        return ("fp32", "bf16")
+    def can(self, precision: Precision) -> bool:
+        """Whether it is measured: where products are not emulated, at 15 times their cost."""
+        return self.quick or precision == "fp32" or settle("auto", self.device) == precision
 
 
 def random_model(config: LiteVLConfig, device: torch.device, seed: int = 0) -> LiteVLForRetrieval:

@@ -43,8 +43,9 @@ class Attention(nn.Module):
 
     def _split(self, x: Tensor, count: int) -> tuple[Tensor, ...]:
         """One part for each of `count` and head: (B, S, count * D) to count x (B, H, S, D/H)."""
-        parts = x.unflatten(-1, (count, self.num_heads, -1))
-        return parts.permute(2, 0, 3, 1, 4).unbind(0)
+        parts = x.view(*x.shape[:2], count, self.num_heads, -1)
+        split: tuple[Tensor, ...] = parts.permute(2, 0, 3, 1, 4).unbind(0)
+        return split
 
     def _gathered(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """query: (B, H, W, D/H), key and value: (B, H, S, D/H). Returns (B, W, D)."""
@@ -189,7 +190,8 @@ class VideoEncoder(nn.Module):
         """frames: (B, T, 3, H, W), normalised as BLIP does. Returns (B, T, 1 + N, D), CLS first.
 
         cls_only: return each frame's CLS token (B, T, 1, D), for which the last block need not
-        compute the patches. Raises ShapeError for another image size; without temporal attention any T will do.
+        compute the patches. Raises ShapeError for another image size; without temporal attention
+        any T will do.
         """
         known = {"H": self.config.image_size_px, "W": self.config.image_size_px}
         if self.config.temporal_attention:

@@ -9,7 +9,7 @@ from benchmark_records import make_benchmark
 
 from benchmarks import galleries, speed
 from benchmarks.encoder import block_linears, num_products
-from benchmarks.harness import flops_of
+from benchmarks.harness import flops_of, ratio_figure
 from benchmarks.page import page, plots, render
 from benchmarks.reranking import gallery_of, score_difference, ways_to_rerank
 from benchmarks.training import training_row
@@ -83,6 +83,15 @@ def test_training_steps_of_both_sides_are_timed():
     frames = random_frames(TINY, 2, CPU)
     forward = flops_of(lambda: random_model(TINY, CPU).visual_encoder(frames))
     assert all(each.flops > 3 * forward for each in row.contenders)
+
+
+def test_emulated_bf16_is_left_out_and_its_figures_say_why(monkeypatch):
+    monkeypatch.setattr("benchmarks.worlds.settle", lambda precision, device: "fp32")
+    setting = Setting(CPU, quick=False)
+    assert setting.can("fp32") and not setting.can("bf16")
+    figure = ratio_figure("ours", "Ours against theirs, bf16", 1.0, None, "theirs")
+    assert figure.value is None
+    assert "bf16" in figure.why_not
 
 
 def test_galleries_are_of_as_many_clips_as_asked_for_and_ways_find_the_same_in_them():
