@@ -75,8 +75,8 @@ def pooling_uniform() -> Patch:
 def matching_labels_swapped() -> Patch:
     """VTM learns that pairs do not match and that hard negatives do."""
 
-    def swapped(logits: Tensor, labels: Tensor, is_valid: Tensor) -> Tensor:
-        return matching_loss(logits, 1 - labels, is_valid)
+    def swapped(logits: Tensor, labels: Tensor, times: Tensor) -> Tensor:
+        return matching_loss(logits, 1 - labels, times)
 
     return mock.patch.object(litevl.engine.retrieval, "matching_loss", swapped)
 

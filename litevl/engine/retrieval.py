@@ -19,7 +19,7 @@ from litevl.data.dataset import epoch_batches, normalise
 from litevl.engine.clips import ClipSet
 from litevl.engine.distributed import ALONE, Group, rows_at_once
 from litevl.engine.evaluate import encode_captions, encode_clips, twin_scores
-from litevl.engine.features import Features
+from litevl.engine.features import Features, parts_of
 from litevl.engine.precision import computing, sendable
 from litevl.metrics import order_right, ranks, recall_at
 from litevl.model.litevl import LiteVLForRetrieval, TextFeatures, VideoFeatures, similarities
@@ -50,15 +50,13 @@ class Pairs:
     """Pairs of a clip and a caption of the batch, for the cross-encoder."""
 
     video: Tensor  # (P,)
-    text: Tensor  # (P,)
-    is_match: Tensor  # (P,) bool
-    is_valid: Tensor  # (P,) bool; not where a negative is of the same clip
+    text: Tensor  # (P,), equal to `video` where the two belong together
+    times: Tensor  # (P,), how often the pair was drawn
 
-    def select(self, index: Tensor) -> Pairs:
-        """The pairs at the given indices, in that order."""
-        return Pairs(
-            self.video[index], self.text[index], self.is_match[index], self.is_valid[index]
-        )
+    def select(self, part: range) -> Pairs:
+        """Those of the pairs that stand there."""
+        rows = slice(part.start, part.stop)
+        return Pairs(self.video[rows], self.text[rows], self.times[rows])
 
 
 class RetrievalObjective:
@@ -119,7 +117,7 @@ class RetrievalObjective:
         """Add the gradients of this process's share of VTC and VTM; return those shares.
 
         Over the processes, gradients and losses add up to those of the whole batch. Pairs and hard
-        negatives pass the cross-encoder together. generator: draws the negatives.
+        negatives pass the cross-encoder together, each pair once. generator: draws the negatives.
         """
         count, rows = len(batch.ids), self.group.share(len(batch.ids))
         tokens, ids = batch.tokens.to(self.device), batch.ids.to(self.device)
@@ -135,13 +133,12 @@ class RetrievalObjective:
             vtc = self._contrastive_loss(similarity, video, text, slow, ids, rows, step)
         vtc.backward()  # type: ignore[no-untyped-call]
         pairs = draw_pairs(similarity.detach(), ids, generator)
-        own = torch.cat([torch.arange(rows.start, rows.stop) + count * n for n in range(3)])
         vtm = torch.zeros((), device=self.device)
-        for part in torch.split(own, 3 * self.at_once):
-            some = pairs.select(part.to(self.device))
+        for part in parts_of(self.group.share(len(pairs.times)), 3 * self.at_once):
+            some = pairs.select(part)
             with self._computing():
                 loss = pair_loss(self.model, video, text, some)
-                loss = loss * (some.is_valid.sum() / pairs.is_valid.sum().clamp(min=1))
+                loss = loss * (some.times.sum() / pairs.times.sum())
             loss.backward()  # type: ignore[no-untyped-call]
             vtm += loss.detach()
         features.backward()
@@ -247,19 +244,22 @@ class RetrievalObjective:
 def draw_pairs(similarity: Tensor, ids: Tensor, generator: torch.Generator) -> Pairs:
     """The pairs, one hard caption for each clip and one hard clip for each caption.
 
-    similarity: (B, B), clips by captions, divided by temperature. ids: (B,). P is 3 B.
+    similarity: (B, B), clips by captions, divided by temperature. ids: (B,). At most 3 B of them:
+    a clip and a caption that are each other's hardest negative are one pair, drawn twice.
     """
     own = torch.arange(len(ids), device=ids.device)
     text = torch.cat([own, hard_negatives(similarity, ids, generator), own])
     video = torch.cat([own, own, hard_negatives(similarity.T, ids, generator)])
-    is_match = torch.arange(len(text), device=ids.device) < len(ids)
-    return Pairs(video, text, is_match, is_match | (ids[video] != ids[text]))
+    is_valid = (torch.arange(len(text), device=ids.device) < len(ids)) | (ids[video] != ids[text])
+    drawn = torch.stack([video, text])[:, is_valid]  # a clip without negatives drew itself
+    (video, text), times = torch.unique(drawn, dim=1, return_counts=True)
+    return Pairs(video, text, times)
 
 
 def pair_loss(
     model: LiteVLForRetrieval, video: VideoFeatures, text: TextFeatures, pairs: Pairs
 ) -> Tensor:
-    """VTM, the mean over valid pairs: ()."""
+    """VTM, the mean over all that were drawn: ()."""
     clips, row = torch.unique(pairs.video, return_inverse=True)
     logits = model.match(video.select(clips), text.select(pairs.text), row)  # (P, 2)
-    return matching_loss(logits, pairs.is_match.long(), pairs.is_valid)
+    return matching_loss(logits, (pairs.video == pairs.text).long(), pairs.times)

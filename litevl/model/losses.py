@@ -48,7 +48,7 @@ def hard_negatives(similarity: Tensor, ids: Tensor, generator: torch.Generator) 
     """For each row an index of another clip, drawn with probability softmax(similarity): (B,).
 
     similarity: (B, B) divided by temperature; ids: (B,) clip of each row. Where the batch holds
-    one clip only there is no negative: the row's own index comes back and must be masked out.
+    one clip only there is no negative: the row's own index comes back and must be left out.
     The draw is made on the CPU, so that a seed gives the same negatives on any device.
     """
     sizes = expect("similarity", similarity, "B B")
@@ -63,10 +63,10 @@ def hard_negatives(similarity: Tensor, ids: Tensor, generator: torch.Generator) 
     return drawn.to(similarity.device)
 
 
-def matching_loss(logits: Tensor, labels: Tensor, is_valid: Tensor) -> Tensor:
-    """VTM: cross entropy over the pairs that are valid.
+def matching_loss(logits: Tensor, labels: Tensor, times: Tensor) -> Tensor:
+    """VTM: mean cross entropy of pairs, each of which counts as often as it was drawn.
 
-    logits: (P, 2), index 1 for a match. labels: (P,) 0 or 1. is_valid: (P,) bool. Returns ().
+    logits: (P, 2), index 1 for a match. labels: (P,) 0 or 1. times: (P,). Returns ().
     """
     per_pair = F.cross_entropy(logits.float(), labels, reduction="none")
-    return (per_pair * is_valid).sum() / is_valid.sum().clamp(min=1)
+    return (per_pair * times).sum() / times.sum()

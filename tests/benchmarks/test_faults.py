@@ -137,11 +137,11 @@ def test_swapped_labels_and_positive_negatives_are_what_their_names_say():
     import litevl.engine.retrieval as engine
 
     logits, labels = torch.tensor([[0.0, 4.0], [3.0, 0.0]]), torch.tensor([1, 0])
-    valid, ids, similarity = torch.tensor([True, True]), torch.tensor([7, 8]), torch.eye(2)
+    times, ids, similarity = torch.tensor([1, 1]), torch.tensor([7, 8]), torch.eye(2)
     with BY_NAME["matching-labels-swapped"].plant():
-        swapped = engine.matching_loss(logits, labels, valid)
+        swapped = engine.matching_loss(logits, labels, times)
     assert (
-        swapped == matching_loss(logits, 1 - labels, valid) > matching_loss(logits, labels, valid)
+        swapped == matching_loss(logits, 1 - labels, times) > matching_loss(logits, labels, times)
     )
     with BY_NAME["negatives-are-positives"].plant():
         drawn = engine.hard_negatives(similarity, ids, torch.Generator())

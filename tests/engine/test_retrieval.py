@@ -178,6 +178,31 @@ def test_negatives_of_the_same_clip_do_not_count(pairs, monkeypatch):
     assert found.item() == pytest.approx(loop_over_pairs(model, video, text, triples), abs=CLOSE)
 
 
+def test_negatives_that_drew_each_other_pass_the_cross_encoder_once_and_count_twice(
+    pairs, monkeypatch
+):
+    model, video, text, similarity, _ = pairs
+    captions, videos = torch.tensor([1, 2, 3, 0]), torch.tensor([3, 0, 0, 1])
+    answers = iter((captions, videos))
+    monkeypatch.setattr(retrieval, "hard_negatives", lambda *_: next(answers))
+    drawn = draw_pairs(similarity, torch.arange(4), torch.Generator())
+    found = sorted(zip(*(part.tolist() for part in vars(drawn).values()), strict=True))
+    # Clip 0 drew caption 1 and caption 1 clip 0; so did clip 3 and caption 0.
+    twice, once = [(0, 1), (3, 0)], [(1, 2), (2, 3), (0, 2), (1, 3)]
+    own = [(n, n) for n in range(4)]
+    assert found == sorted([(*pair, 2) for pair in twice] + [(*pair, 1) for pair in once + own])
+    with torch.no_grad():
+        loss = pair_loss(model, video, text, drawn)
+    triples = [(clip, caption, clip == caption) for clip, caption in own + once + 2 * twice]
+    assert loss.item() == pytest.approx(loop_over_pairs(model, video, text, triples), abs=CLOSE)
+
+
+def test_one_clip_alone_has_its_pairs_and_no_negatives(pairs):
+    similarity = pairs[3]
+    drawn = draw_pairs(similarity, torch.zeros(4, dtype=torch.long), torch.Generator())
+    assert [part.tolist() for part in vars(drawn).values()] == [[0, 1, 2, 3]] * 2 + [[1] * 4]
+
+
 def test_losses_are_those_of_the_batch_with_several_captions_of_a_clip(settings, clips, pairs):
     model, video, _, similarity, ids = pairs
     tokens = Tokens(*random_captions([4, 7, 5, 9]))
