@@ -84,8 +84,8 @@ def matching_labels_swapped() -> Patch:
 def negatives_replaced() -> Patch:
     """The hard negative of every row is the row itself."""
 
-    def hard_negatives(similarity: Tensor, ids: Tensor, _generator: torch.Generator) -> Tensor:
-        return torch.arange(len(ids), device=similarity.device)
+    def hard_negatives(similarity: Tensor, ids: Tensor, *_: object) -> Tensor:
+        return torch.arange(len(ids), device=similarity.device)[:, None]
 
     return mock.patch.object(litevl.engine.retrieval, "hard_negatives", hard_negatives)
 

@@ -163,8 +163,8 @@ def train_flops(settings: Resolved, one: Counts) -> tuple[int, float]:
     options, expected = settings.train, settings.data.expected
     if task_of(settings.data.dataset) == "retrieval":
         num_items, num_clips = expected.train_clips, float(expected.train_clips)
-        # One hard caption and one hard clip beside each pair.
-        forward = num_clips * (one.clip + one.read + one.text + 3 * one.pair)
+        pairs = 1 + 2 * options.hard_negatives  # of each clip, at most
+        forward = num_clips * (one.clip + one.read + one.text + pairs * one.pair)
         teacher = num_clips * (one.clip + one.text) if options.momentum_encoder else 0.0
         validation = expected.validation_clips * float(one.clip + one.text)
     else:

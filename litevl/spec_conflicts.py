@@ -190,6 +190,13 @@ def train_conflicts(values: Mapping[str, Any]) -> list[Problem]:
         if get("train.group_by_source") and batch % 2 and not asks:
             what = f"{batch} is odd; group_by_source fills a batch with pairs of clips"
             found.append(("train.batch_size", what))
+    negatives = get("train.hard_negatives", 1)
+    if negatives > 1 and asks:
+        what = "question answering has no negatives; leave it out"
+        found.append(("train.hard_negatives", what))
+    elif batch is not None and negatives >= batch > 1:
+        what = f"{negatives} are more than the other clips of a batch ({batch - 1})"
+        found.append(("train.hard_negatives", what))
     if get("train.momentum_encoder") and asks:
         what = "question answering learns from answers alone, nothing is queued; set it to false"
         found.append(("train.momentum_encoder", what))

@@ -66,6 +66,11 @@ RETRIEVAL = 'only for "msrvtt" and "didemo" and "own-retrieval"; '
             id="batch larger than the split",
         ),
         pytest.param(
+            [set_in("profile.mini.train", "batch_size", "4\nhard_negatives = 4")],
+            "profile.mini.train.hard_negatives: 4 are more than the other clips of a batch (3)",
+            id="more negatives than others",
+        ),
+        pytest.param(
             [("queue_size = 57600", "queue_size = 57601")],
             "profile.paper.train.queue_size: 57601 is not a positive multiple of "
             "train.batch_size (64)",
@@ -217,6 +222,11 @@ def expected_without(name):
             "train.momentum_encoder: question answering learns from answers alone, nothing is "
             "queued; set it to false",
             id="queue for questions",
+        ),
+        pytest.param(
+            QA, [("[train]\n", "[train]\nhard_negatives = 2\n")],
+            "train.hard_negatives: question answering has no negatives; leave it out",
+            id="negatives for questions",
         ),
         pytest.param(
             QA, [("[train]\n", "[train]\nmomentum_encoder = false\n")], None,

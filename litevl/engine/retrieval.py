@@ -132,9 +132,11 @@ class RetrievalObjective:
             similarity = similarities(video.embedding, text.embedding) / self.model.temp  # (B, B)
             vtc = self._contrastive_loss(similarity, video, text, slow, ids, rows, step)
         vtc.backward()  # type: ignore[no-untyped-call]
-        pairs = draw_pairs(similarity.detach(), ids, generator)
+        num_negatives = self.settings.train.hard_negatives
+        pairs = draw_pairs(similarity.detach(), ids, generator, num_negatives)
         vtm = torch.zeros((), device=self.device)
-        for part in parts_of(self.group.share(len(pairs.times)), 3 * self.at_once):
+        at_once = (1 + 2 * num_negatives) * self.at_once
+        for part in parts_of(self.group.share(len(pairs.times)), at_once):
             some = pairs.select(part)
             with self._computing():
                 loss = pair_loss(self.model, video, text, some)
@@ -241,15 +243,20 @@ class RetrievalObjective:
         return point
 
 
-def draw_pairs(similarity: Tensor, ids: Tensor, generator: torch.Generator) -> Pairs:
-    """The pairs, one hard caption for each clip and one hard clip for each caption.
+def draw_pairs(
+    similarity: Tensor, ids: Tensor, generator: torch.Generator, num_negatives: int = 1
+) -> Pairs:
+    """The pairs, and so many hard captions for each clip and hard clips for each caption.
 
-    similarity: (B, B), clips by captions, divided by temperature. ids: (B,). At most 3 B of them:
-    a clip and a caption that are each other's hardest negative are one pair, drawn twice.
+    similarity: (B, B), clips by captions, divided by temperature. ids: (B,). A clip and a caption
+    that are each other's hard negative are one pair, drawn twice.
     """
     own = torch.arange(len(ids), device=ids.device)
-    text = torch.cat([own, hard_negatives(similarity, ids, generator), own])
-    video = torch.cat([own, own, hard_negatives(similarity.T, ids, generator)])
+    captions = hard_negatives(similarity, ids, generator, num_negatives)  # (B, K), for each clip
+    clips = hard_negatives(similarity.T, ids, generator, num_negatives)  # (B, K), for each caption
+    again = own.repeat_interleave(captions.shape[1])
+    text = torch.cat([own, captions.flatten(), again])
+    video = torch.cat([own, again, clips.flatten()])
     is_valid = (torch.arange(len(text), device=ids.device) < len(ids)) | (ids[video] != ids[text])
     drawn = torch.stack([video, text])[:, is_valid]  # a clip without negatives drew itself
     (video, text), times = torch.unique(drawn, dim=1, return_counts=True)

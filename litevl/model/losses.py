@@ -44,12 +44,15 @@ def contrastive_loss(
 
 
 @torch.no_grad()
-def hard_negatives(similarity: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
-    """For each row an index of another clip, drawn with probability softmax(similarity): (B,).
+def hard_negatives(
+    similarity: Tensor, ids: Tensor, generator: torch.Generator, count: int = 1
+) -> Tensor:
+    """For each row indices of other clips, drawn with probability softmax(similarity): (B, K).
 
-    similarity: (B, B) divided by temperature; ids: (B,) clip of each row. Where the batch holds
-    one clip only there is no negative: the row's own index comes back and must be left out.
-    The draw is made on the CPU, so that a seed gives the same negatives on any device.
+    similarity: (B, B) divided by temperature; ids: (B,) clip of each row. count: so many different
+    ones, or as many as every row has. Where the batch holds one clip only there is no negative: the
+    row's own index comes back and must be left out. The draw is made on the CPU, so that a seed
+    gives the same negatives on any device.
     """
     sizes = expect("similarity", similarity, "B B")
     expect("ids", ids, "B", B=sizes["B"])
@@ -59,7 +62,9 @@ def hard_negatives(similarity: Tensor, ids: Tensor, generator: torch.Generator) 
     weights = (finite.softmax(dim=1) + NEGATIVE_EPSILON) * other
     alone = ~other.any(dim=1)
     weights[alone, torch.arange(len(ids), device=ids.device)[alone]] = 1.0
-    drawn = torch.multinomial(weights.cpu(), 1, generator=generator)[:, 0]
+    weights = weights.cpu()
+    fewest = int((weights > 0).sum(dim=1).min())
+    drawn = torch.multinomial(weights, min(count, fewest), generator=generator)
     return drawn.to(similarity.device)
 
 

@@ -145,7 +145,7 @@ def test_swapped_labels_and_positive_negatives_are_what_their_names_say():
     )
     with BY_NAME["negatives-are-positives"].plant():
         drawn = engine.hard_negatives(similarity, ids, torch.Generator())
-    assert drawn.tolist() == [0, 1]
+    assert drawn.tolist() == [[0], [1]]
     assert engine.hard_negatives is hard_negatives
     assert engine.matching_loss is matching_loss
 

@@ -149,9 +149,9 @@ def test_matching_loss_is_that_of_pairs_and_hard_negatives_one_at_a_time(pairs, 
     captions, videos = torch.tensor([1, 2, 3, 2]), torch.tensor([2, 0, 1, 1])
     seen = []
 
-    def drawn(matrix, given, _generator):
+    def drawn(matrix, given, *_):
         seen.append((matrix, given))
-        return captions if len(seen) == 1 else videos
+        return (captions if len(seen) == 1 else videos)[:, None]
 
     monkeypatch.setattr(retrieval, "hard_negatives", drawn)
     with torch.no_grad():
@@ -169,7 +169,7 @@ def test_negatives_of_the_same_clip_do_not_count(pairs, monkeypatch):
     model, video, text, similarity, ids = pairs
     captions, videos = torch.tensor([3, 2, 3, 2]), torch.tensor([3, 0, 1, 0])
     answers = iter((captions, videos))
-    monkeypatch.setattr(retrieval, "hard_negatives", lambda *_: next(answers))
+    monkeypatch.setattr(retrieval, "hard_negatives", lambda *_: next(answers)[:, None])
     with torch.no_grad():
         found = pair_loss(model, video, text, draw_pairs(similarity, ids, torch.Generator()))
     triples = [(n, n, True) for n in range(4)]
@@ -184,7 +184,7 @@ def test_negatives_that_drew_each_other_pass_the_cross_encoder_once_and_count_tw
     model, video, text, similarity, _ = pairs
     captions, videos = torch.tensor([1, 2, 3, 0]), torch.tensor([3, 0, 0, 1])
     answers = iter((captions, videos))
-    monkeypatch.setattr(retrieval, "hard_negatives", lambda *_: next(answers))
+    monkeypatch.setattr(retrieval, "hard_negatives", lambda *_: next(answers)[:, None])
     drawn = draw_pairs(similarity, torch.arange(4), torch.Generator())
     found = sorted(zip(*(part.tolist() for part in vars(drawn).values()), strict=True))
     # Clip 0 drew caption 1 and caption 1 clip 0; so did clip 3 and caption 0.
@@ -195,6 +195,18 @@ def test_negatives_that_drew_each_other_pass_the_cross_encoder_once_and_count_tw
         loss = pair_loss(model, video, text, drawn)
     triples = [(clip, caption, clip == caption) for clip, caption in own + once + 2 * twice]
     assert loss.item() == pytest.approx(loop_over_pairs(model, video, text, triples), abs=CLOSE)
+
+
+def test_as_many_negatives_are_drawn_as_the_spec_asks_for(settings, clips, monkeypatch):
+    changed = settings.train.model_copy(update={"hard_negatives": 2})
+    objective = new_objective(settings.model_copy(update={"train": changed}), clips)
+    batch, asked = next(objective.batches(0)), []
+    real = retrieval.hard_negatives
+    monkeypatch.setattr(
+        retrieval, "hard_negatives", lambda *given: asked.append(given[3]) or real(*given)
+    )
+    objective.backward(batch, 0, torch.Generator().manual_seed(0))
+    assert asked == [2, 2]
 
 
 def test_one_clip_alone_has_its_pairs_and_no_negatives(pairs):

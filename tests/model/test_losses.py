@@ -88,24 +88,36 @@ def test_hard_negative_is_never_the_same_clip(seed):
     # The pair itself is by far the most similar: only the mask keeps it out.
     similarity = random_similarity(12, seed) + 50 * (ids[:, None] == ids[None])
     drawn = hard_negatives(similarity, ids, generator)
-    assert (ids[drawn] != ids).all()
+    assert drawn.shape == (12, 1)
+    assert (ids[drawn] != ids[:, None]).all()
+
+
+def test_several_negatives_are_different_ones_and_no_more_than_every_row_has():
+    generator = torch.Generator().manual_seed(0)
+    similarity, ids = random_similarity(6), torch.tensor([0, 0, 0, 1, 1, 2])
+    two, many = (hard_negatives(similarity, ids, generator, count) for count in (2, 9))
+    assert two.shape == (6, 2)
+    assert many.shape == (6, 3)  # rows of clip 0 have three others
+    for drawn in (two, many):
+        assert (ids[drawn] != ids[:, None]).all()
+        assert all(len(set(row)) == len(row) for row in drawn.tolist())
 
 
 def test_batch_of_one_clip_gives_itself():
     ids = torch.tensor([3, 3, 3])
     drawn = hard_negatives(random_similarity(3), ids, torch.Generator().manual_seed(0))
-    assert drawn.tolist() == [0, 1, 2]
+    assert drawn.tolist() == [[0], [1], [2]]
 
 
 def test_batch_of_one_pair_works():
     drawn = hard_negatives(torch.ones(1, 1), torch.tensor([0]), torch.Generator().manual_seed(0))
-    assert drawn.tolist() == [0]
+    assert drawn.tolist() == [[0]]
 
 
 def test_only_the_rows_without_another_clip_stay_alone():
     similarity = torch.full((3, 3), -torch.inf).fill_diagonal_(0.0)  # softmax leaves others 0
     drawn = hard_negatives(similarity, torch.tensor([0, 1, 2]), torch.Generator().manual_seed(0))
-    assert (drawn != torch.arange(3)).all()
+    assert (drawn != torch.arange(3)[:, None]).all()
 
 
 def test_negatives_are_drawn_in_proportion_to_their_similarity():
@@ -113,7 +125,7 @@ def test_negatives_are_drawn_in_proportion_to_their_similarity():
     row = torch.tensor([9.0, math.log(1), math.log(2), math.log(5)])  # the first is the clip itself
     similarity, ids = row.expand(4, 4), torch.arange(4)
     generator = torch.Generator().manual_seed(0)
-    drawn = [int(hard_negatives(similarity, ids, generator)[0]) for _ in range(num_draws)]
+    drawn = [int(hard_negatives(similarity, ids, generator)[0, 0]) for _ in range(num_draws)]
     shares = torch.bincount(torch.tensor(drawn), minlength=4) / num_draws
     weights = row.softmax(dim=0) + 1e-4
     weights[0] = 0
@@ -136,7 +148,7 @@ def test_same_generator_draws_the_same_negatives():
 def test_similarity_that_is_not_finite_still_gives_negatives(value):
     similarity = torch.full((3, 3), value)
     drawn = hard_negatives(similarity, torch.arange(3), torch.Generator().manual_seed(0))
-    assert (drawn != torch.arange(3)).all()
+    assert (drawn != torch.arange(3)[:, None]).all()
 
 
 def test_hard_negatives_name_both_shapes():
