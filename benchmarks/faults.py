@@ -113,7 +113,7 @@ def padding_seen() -> Patch:
         input_ids: Tensor,
         attention_mask: Tensor,
         source: Source | None = None,
-        **options: bool,
+        **options: Any,
     ) -> Tensor:
         everything = torch.ones_like(attention_mask)
         source = None if source is None else replace(source, mask=None)

@@ -267,6 +267,5 @@ def pair_loss(
     model: LiteVLForRetrieval, video: VideoFeatures, text: TextFeatures, pairs: Pairs
 ) -> Tensor:
     """VTM, the mean over all that were drawn: ()."""
-    clips, row = torch.unique(pairs.video, return_inverse=True)
-    logits = model.match(video.select(clips), text.select(pairs.text), row)  # (P, 2)
+    logits = model.match_pairs(video, text, pairs.video, pairs.text)  # (P, 2)
     return matching_loss(logits, (pairs.video == pairs.text).long(), pairs.times)

@@ -137,6 +137,20 @@ class LiteVLForRetrieval(
             expect("row", row, "B", B=len(text.cls))
         return self._match(Source(video.tokens), text, row)
 
+    def match_pairs(
+        self, video: VideoFeatures, text: TextFeatures, clip: Tensor, caption: Tensor
+    ) -> Tensor:
+        """`match` of chosen clips with chosen captions, any of them more than once: logits (P, 2).
+
+        clip, caption: (P,), which they are. What belongs to a clip or a caption alone is computed
+        once for all of its pairs. Raises ShapeError.
+        """
+        expect("video.tokens", video.tokens, "B S D", D=self.config.vision_width)
+        expect("caption", caption, "P", **expect("clip", clip, "P"))
+        clips, row = torch.unique(clip, return_inverse=True)
+        captions, which = torch.unique(caption, return_inverse=True)
+        return self._match(Source(video.tokens[clips]), text.select(captions), row, which)
+
     def match_one(self, video: VideoFeatures, text: TextFeatures, at_once: int) -> Tensor:
         """`match` of a single clip with many captions, for evaluation: logits (B, 2).
 
@@ -152,12 +166,17 @@ class LiteVLForRetrieval(
             logits[some] = self._match(clip, captions, torch.zeros_like(some)).to(logits.dtype)
         return logits
 
-    def _match(self, clips: Source, text: TextFeatures, row: Tensor | None) -> Tensor:
-        weights = self._pooling_weights(clips.tokens, text, row)
+    def _match(
+        self, clips: Source, text: TextFeatures, row: Tensor | None, which: Tensor | None = None
+    ) -> Tensor:
+        cls = text.cls if which is None else text.cls[which]
+        weights = self._pooling_weights(clips.tokens, cls, row)
         seen = clips.seen(row, token_weights(clips.tokens.shape[1], *weights))
         input_ids = text.input_ids.clone()
         input_ids[:, 0] = self.encode_token_id  # BLIP grounds [ENC] ...; [CLS] is text alone
-        hidden = self.text_encoder(input_ids, text.attention_mask, seen, first_only=True)
+        hidden = self.text_encoder(
+            input_ids, text.attention_mask, seen, first_only=True, text=which
+        )
         return in_full_precision(self.itm_head, hidden[:, 0])
 
     def pooling_weights(
@@ -166,14 +185,14 @@ class LiteVLForRetrieval(
         """Text-dependent weights of frames (B, T) and patches (B, N), mean 1; None where unused."""
         width = self.config.vision_width
         expect("video.tokens", video.tokens, "B S D", B=len(text.cls), D=width)
-        return self._pooling_weights(video.tokens, text, None)
+        return self._pooling_weights(video.tokens, text.cls, None)
 
     def _pooling_weights(
-        self, tokens: Tensor, text: TextFeatures, row: Tensor | None
+        self, tokens: Tensor, cls: Tensor, row: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None]:
         projected = self.config.pooling_space == "projected"
         projections = (self.vision_proj, self.text_proj) if projected else None
-        return pooling_weights(tokens, text.cls, self.config, projections, row)
+        return pooling_weights(tokens, cls, self.config, projections, row)
 
     @property
     def encode_token_id(self) -> int:

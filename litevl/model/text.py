@@ -199,11 +199,13 @@ class TextLayer(nn.Module):
         self.intermediate = Intermediate(config.text_width, config.text_mlp_width)
         self.output = AddAndNorm(config.text_mlp_width, config.text_width, config.dropout)
 
-    def forward(
-        self, x: Tensor, mask: Tensor, source: Source | None, first_only: bool = False
-    ) -> Tensor:
-        """x: (B, W, D). source: None for the text alone. Returns (B, W, D), or (B, 1, D)."""
-        x = self.attention(x[:, :1] if first_only else x, x, mask)
+    def among_words(self, x: Tensor, mask: Tensor, first_only: bool = False) -> Tensor:
+        """What words make of their own text. x: (B, W, D). Returns (B, W, D), or (B, 1, D)."""
+        out: Tensor = self.attention(x[:, :1] if first_only else x, x, mask)
+        return out
+
+    def forward(self, x: Tensor, source: Source | None) -> Tensor:
+        """The rest of the layer. x: (B, W, D), returned too. source: None for the text alone."""
         if source is not None:
             x = self.crossattention(x, source)
         out: Tensor = self.output(self.intermediate(x), x)
@@ -256,17 +258,20 @@ class TextEncoder(nn.Module):
         source: Source | None = None,
         is_causal: bool = False,
         first_only: bool = False,
+        text: Tensor | None = None,
     ) -> Tensor:
         """The last layer's words (B, W, D).
 
         input_ids: (B, W). attention_mask: (B, W), 1 for a word, 0 for padding. source: what to
         attend to besides. first_only: return the first word's (B, 1, D), for which the last layer
-        need not compute the others'. Raises ShapeError.
+        need not compute the others'. text: (P,), which of the texts each one is that attends to the
+        source; what it makes of its own words before that is computed once. P rows are returned
+        then, for B. Raises ShapeError.
         """
         sizes = expect("input_ids", input_ids, "B W")
         expect("attention_mask", attention_mask, "B W", **sizes)
         if source is not None:
-            self._expect_source(source, sizes["B"])
+            self._expect_source(source, sizes["B"] if text is None else len(text))
         words, places = sizes["W"], self.embeddings.position_embeddings.num_embeddings
         if words > places:
             raise ShapeError(
@@ -276,10 +281,13 @@ class TextEncoder(nn.Module):
         if is_causal:
             mask = mask & torch.ones(words, words, dtype=torch.bool, device=mask.device).tril()
         x: Tensor = self.embeddings(input_ids)
-        *layers, last = self.encoder.layer
-        for layer in layers:
-            x = layer(x, mask, source)
-        x = last(x, mask, source, first_only)
+        last = len(self.encoder.layer) - 1
+        for number, layer in enumerate(self.encoder.layer):
+            assert isinstance(layer, TextLayer)
+            x = layer.among_words(x, mask, first_only and number == last)
+            if number == 0 and text is not None:
+                x, mask = x[text], mask[text]
+            x = layer(x, source)
         return x
 
     def _expect_source(self, source: Source, texts: int) -> None:

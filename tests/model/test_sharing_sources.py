@@ -18,6 +18,7 @@ from tiny import (
 )
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.harness import flops_of
 from litevl.errors import ShapeError
 from litevl.model.config import Pooling
 from litevl.model.text import Source, TextEncoder
@@ -105,6 +106,32 @@ def test_kept_source_is_projected_once_for_several_passes():
         layer.crossattention.self.value.weight.zero_()
     assert torch.equal(encoder(input_ids, mask, kept), first)
     assert largest_difference(encoder(input_ids, mask, source), first) > 0.01
+
+
+@pytest.mark.parametrize("text_depth", [1, 3])
+@pytest.mark.parametrize("pooling", POOLINGS)
+@torch.no_grad()
+def test_match_of_chosen_pairs_equals_match_pair_by_pair(pooling, text_depth):
+    model, video, text = model_and_features(pooling=pooling, text_depth=text_depth)
+    clip, caption = torch.tensor([1, 0, 1, 1, 0]), torch.tensor([0, 3, 3, 1, 0])
+    found = model.match_pairs(video, text, clip, caption)
+    expected = model.match(video.select(clip), text.select(caption))
+    assert expected.std() > 0.01
+    assert largest_difference(found, expected) <= CLOSE
+
+
+def test_captions_of_several_pairs_look_at_their_own_words_once():
+    model, video, text = model_and_features()
+    model.requires_grad_(False)
+    clip, caption = torch.arange(2).repeat_interleave(4), torch.arange(4).repeat(2)
+    shared = flops_of(lambda: model.match_pairs(video, text, clip, caption))
+    assert shared < flops_of(lambda: model.match(video, text.select(caption), clip))
+
+
+def test_chosen_pairs_have_a_clip_and_a_caption_each():
+    model, video, text = model_and_features()
+    with pytest.raises(ShapeError, match=r"caption should be \(P\) with P=2, got \(3,\)"):
+        model.match_pairs(video, text, torch.tensor([0, 1]), torch.tensor([0, 1, 0]))
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
