@@ -163,7 +163,7 @@ def train_flops(settings: Resolved, one: Counts) -> tuple[int, float]:
     options, expected = settings.train, settings.data.expected
     if task_of(settings.data.dataset) == "retrieval":
         num_items, num_clips = expected.train_clips, float(expected.train_clips)
-        pairs = 1 + 2 * options.hard_negatives  # of each clip, at most
+        pairs = 1 + 2 * (options.hard_negatives or 1)  # of each clip, at most
         forward = num_clips * (one.clip + one.read + one.text + pairs * one.pair)
         teacher = num_clips * (one.clip + one.text) if options.momentum_encoder else 0.0
         validation = expected.validation_clips * float(one.clip + one.text)

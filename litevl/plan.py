@@ -80,6 +80,8 @@ def planned(resolved: Resolved, seed: int, subset: int | None, max_steps: int | 
         del settings["evaluate"]["features"]
     if settings["frames"]["choices_per_segment"] is None:
         del settings["frames"]["choices_per_segment"]
+    if settings["train"]["hard_negatives"] is None:
+        del settings["train"]["hard_negatives"]
     decides = {"settings": settings, "seed": seed, "subset": subset, "max_steps": max_steps}
     decides |= shipped_parts(resolved)
     text = json.dumps(decides, sort_keys=True, separators=(",", ":"))

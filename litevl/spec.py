@@ -183,9 +183,9 @@ class TrainSpec(Table):
     queue_size: CountOrZero = 0
     """Read only with momentum_encoder; so are momentum and distillation_alpha."""
     distillation_alpha: Fraction = 0.4
-    hard_negatives: Count = 1
+    hard_negatives: Count | None = None
     """Retrieval only: captions drawn for each clip, and clips for each caption, to be told from the
-    right ones by the cross-encoder."""
+    right ones by the cross-encoder; one, as BLIP draws, where nothing is said."""
     group_by_source: bool
     """Clips cut from the same source video, or questions about them, share a batch."""
     seeds: Seeds

@@ -190,7 +190,7 @@ def train_conflicts(values: Mapping[str, Any]) -> list[Problem]:
         if get("train.group_by_source") and batch % 2 and not asks:
             what = f"{batch} is odd; group_by_source fills a batch with pairs of clips"
             found.append(("train.batch_size", what))
-    negatives = get("train.hard_negatives", 1)
+    negatives = get("train.hard_negatives") or 1
     if negatives > 1 and asks:
         what = "question answering has no negatives; leave it out"
         found.append(("train.hard_negatives", what))

@@ -132,7 +132,7 @@ class RetrievalObjective:
             similarity = similarities(video.embedding, text.embedding) / self.model.temp  # (B, B)
             vtc = self._contrastive_loss(similarity, video, text, slow, ids, rows, step)
         vtc.backward()  # type: ignore[no-untyped-call]
-        num_negatives = self.settings.train.hard_negatives
+        num_negatives = self.settings.train.hard_negatives or 1
         pairs = draw_pairs(similarity.detach(), ids, generator, num_negatives)
         vtm = torch.zeros((), device=self.device)
         at_once = (1 + 2 * num_negatives) * self.at_once
