@@ -54,8 +54,9 @@ def encoder(setting: Setting) -> Measured:
         figures.append(ratio_figure(name, claim, 1.0, row, "timesformer"))
         if precision == "bf16":
             claim = "Encoder forward, share of the measured matrix-product rate, bf16"
-            of_products = share, "matrix-products"
-            figures.append(ratio_figure("encoder-share-bf16", claim, 0.7, *of_products, unit=""))
+            figures.append(
+                ratio_figure("encoder-share-bf16", claim, 0.7, share, "matrix-products", unit="")
+            )
     return rows, figures
 
 

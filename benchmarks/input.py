@@ -18,7 +18,7 @@ import decord
 import numpy as np
 import torch
 
-from benchmarks.harness import ROOT, Measured, Way, measured_row, quartiles, ratio_to
+from benchmarks.harness import ROOT, Measured, Way, measured_row, quartiles, ratio_figure
 from benchmarks.worlds import Setting
 from litevl.benchmark_record import Conditions, Contender, Figure, Row
 from litevl.data.annotations import Clip
@@ -76,13 +76,9 @@ def inputs(setting: Setting) -> Measured:
 
 def against_decord(row: Row, what: str, at_least: float) -> Figure:
     """The figure of a row: ours against the loop over `decord.VideoReader(...).get_batch`."""
-    return Figure(
-        name=f"input-{row.name.replace('/', '-')}",
-        claim=f"{what}, against decord.get_batch on the files",
-        unit="times",
-        at_least=at_least,
-        value=ratio_to(row, "decord"),
-    )
+    name = f"input-{row.name.replace('/', '-')}"
+    claim = f"{what}, against decord.get_batch on the files"
+    return ratio_figure(name, claim, at_least, row, "decord")
 
 
 def draw_clip(path: Path, num_frames: int, seed: int) -> Path:

@@ -57,7 +57,7 @@ def training(setting: Setting) -> Measured:
                 rows.append(row)
             claim = f"Training step of the {title} model against BLIP's step, {precision}"
             figures.append(ratio_figure(f"training-{name}-{precision}", claim, 1.5, row, "blip"))
-    figures += [compiled(rows[-1], native, setting), utilisation(rows[-1], native, setting)]
+    figures += [compiled(rows[-1], setting), utilisation(rows[-1], setting)]
     return rows, figures
 
 
@@ -150,9 +150,10 @@ def training_settings(batch_size: int, queue_size: int, precision: Precision) ->
     return settings.model_copy(update={"train": settings.train.model_copy(update=changes)})
 
 
-def compiled(row: Row, precision: Precision, setting: Setting) -> Figure:
+def compiled(row: Row, setting: Setting) -> Figure:
     """Our step with `train.compile` beside BLIP's: both stand in one row, beside ours."""
     value: float | None = None
+    precision = row.conditions["precision"]
     why_not: str | None = "small sizes" if setting.quick else NO_COMPILER
     found = {each.name: each.seconds.median for each in row.contenders}
     if "ours-compiled" in found:
@@ -167,7 +168,7 @@ def compiled(row: Row, precision: Precision, setting: Setting) -> Figure:
     )
 
 
-def utilisation(row: Row, precision: Precision, setting: Setting) -> Figure:
+def utilisation(row: Row, setting: Setting) -> Figure:
     """Model FLOP utilisation of our training step on a GPU."""
     ours, value, why_not = row.contender("ours"), None, NO_GPU
     if setting.device.type == "cuda":
@@ -179,8 +180,8 @@ def utilisation(row: Row, precision: Precision, setting: Setting) -> Figure:
             value = (ours.flops or 0) / ours.seconds.median / (peak * 1e12)
     return Figure(
         name="training-utilisation",
-        claim=f"Model FLOP utilisation of a training step, {setting.config_name}, {precision}, "
-        "on a GPU",
+        claim=f"Model FLOP utilisation of a training step, {setting.config_name}, "
+        f"{row.conditions['precision']}, on a GPU",
         unit="",
         at_least=0.4,
         value=value,

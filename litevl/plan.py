@@ -63,6 +63,16 @@ def plan(
     )
 
 
+# Where these say nothing, ids are those from before there were these options.
+LATER_OPTIONS = (
+    ("model", "fresh"),
+    ("data", "annotations"),
+    ("evaluate", "features"),
+    ("frames", "choices_per_segment"),
+    ("train", "hard_negatives"),
+)
+
+
 def planned(resolved: Resolved, seed: int, subset: int | None, max_steps: int | None) -> PlannedRun:
     """One run with its id: names a reader knows it by, then a key of all that changes its numbers.
 
@@ -72,16 +82,9 @@ def planned(resolved: Resolved, seed: int, subset: int | None, max_steps: int | 
     for key in MAY_CHANGE:
         table, _, name = key.rpartition(".")
         (settings[table] if table else settings).pop(name, None)
-    if not settings["model"]["fresh"]:  # ids are those from before there were these options
-        del settings["model"]["fresh"]
-    if settings["data"]["annotations"] is None:
-        del settings["data"]["annotations"]
-    if settings["evaluate"]["features"] is None:
-        del settings["evaluate"]["features"]
-    if settings["frames"]["choices_per_segment"] is None:
-        del settings["frames"]["choices_per_segment"]
-    if settings["train"]["hard_negatives"] is None:
-        del settings["train"]["hard_negatives"]
+    for table, name in LATER_OPTIONS:
+        if settings[table][name] in (None, []):
+            del settings[table][name]
     decides = {"settings": settings, "seed": seed, "subset": subset, "max_steps": max_steps}
     decides |= shipped_parts(resolved)
     text = json.dumps(decides, sort_keys=True, separators=(",", ":"))

@@ -257,7 +257,6 @@ def test_without_temporal_attention_any_number_of_frames_will_do():
     assert model.encode_video(random_frames(2, num_frames=7)).tokens.shape == (2, 1 + 7 + 9, 24)
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("options", [BRANCH, WITHOUT_TEMPORAL])
 def test_cls_alone_is_the_cls_among_patches_and_takes_fewer_operations(options, recompute):
@@ -268,6 +267,7 @@ def test_cls_alone_is_the_cls_among_patches_and_takes_fewer_operations(options, 
     assert flops_of(lambda: encoder(frames, cls_only=True)) < flops_of(lambda: encoder(frames))
 
 
+@torch.no_grad()
 def test_one_clip_of_one_frame_works():
     model = train_temporal_parts(tiny_model(num_frames=1))
     assert model.encode_video(random_frames(1, num_frames=1)).embedding.shape == (1, 8)
