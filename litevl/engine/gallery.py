@@ -43,10 +43,15 @@ class StoredFeatures:
         rows = range(len(self.embedding))[index] if isinstance(index, slice) else index.tolist()
         size = self._shape[0] * self._shape[1] * BYTES
         content = bytearray(len(rows) * size)
-        with self._file.open("rb", buffering=0) as file:
+        with self._file.open("rb") as file:
             for place, row in enumerate(rows):
                 file.seek(row * size)
-                file.readinto(memoryview(content)[place * size : (place + 1) * size])
+                if file.readinto(memoryview(content)[place * size : (place + 1) * size]) != size:
+                    raise RunError(
+                        f"{self._file}: ends within the features of clip {row} of "
+                        f"{len(self.embedding)}\n  Delete it and the .pt beside it; the same "
+                        "command makes them again."
+                    )
         if not rows:
             tokens = torch.zeros(0, *self._shape, dtype=HALF)
         else:
@@ -70,13 +75,14 @@ def stored(
     group.on_main(lambda: _create(file))
     embeddings, shape = {}, (0, 0)
     try:
-        with file.open("r+b", buffering=0) as out:
+        with file.open("r+b") as out:
             for rows, some in encoded:
                 tokens = some.tokens.to("cpu", HALF).contiguous()
                 shape = (tokens.shape[1], tokens.shape[2])
                 out.seek(rows.start * tokens[0].numel() * BYTES)
                 out.write(tokens.numpy().data)
                 embeddings[rows] = some.embedding.float()
+            out.flush()
             os.fsync(out.fileno())
     except OSError as error:
         raise RunError(

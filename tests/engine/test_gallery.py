@@ -1,6 +1,7 @@
 """Galleries larger than memory: features on the disk, the best clips block by block."""
 
 import os
+import resource
 
 import pytest
 import torch
@@ -110,6 +111,25 @@ def test_disk_that_cannot_be_written_is_told(video, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RunError, match=r"features.f16: features cannot be written \(No space left"):
         stored(in_parts(video, PARTS), NUM_CLIPS, tmp_path / "features.f16")
+
+
+def test_file_cut_short_by_a_limit_is_told(video, tmp_path):
+    """A disk's quota, for one: what fits is written, and no more."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * video.tokens.numel() - 200, before[1]))
+    try:
+        with pytest.raises(RunError, match="features cannot be written"):
+            stored(in_parts(video, PARTS), NUM_CLIPS, tmp_path / "features.f16")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_features_missing_at_the_end_of_the_file_are_no_zeros(video, on_disk, tmp_path):
+    file = tmp_path / "features.f16"
+    file.write_bytes(file.read_bytes()[:-2])
+    assert torch.equal(on_disk.select(slice(0, 6)).embedding, video.embedding[:6])
+    with pytest.raises(RunError, match="ends within the features of clip 6 of 7"):
+        on_disk.select(slice(5, 7))
 
 
 # The best of a gallery
