@@ -48,12 +48,17 @@ def preemptible() -> Iterator[None]:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Inside, SIGTERM only makes `is_wanted` true; who holds it back has to look."""
+    """Inside, SIGTERM only makes `is_wanted` true; who holds it back has to look.
+
+    One that came too late to be seen raises Preempted at the end.
+    """
     before, _Wanted.is_held_back = _Wanted.is_held_back, True
     try:
         yield
     finally:
         _Wanted.is_held_back = before
+    if _Wanted.has_come and not before:
+        raise Preempted
 
 
 def is_wanted() -> bool:

@@ -10,6 +10,8 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
+import time
 from contextlib import ExitStack
 from functools import partialmethod
 from multiprocessing.connection import wait
@@ -21,10 +23,12 @@ from tqdm import tqdm
 
 from litevl.data.processes import end_with_parent, interrupts_held_back
 from litevl.engine.distributed import join_group
-from litevl.errors import RunError
+from litevl.errors import LiteVLError, RunError
+from litevl.preemption import REQUEUE, Preempted, preemptible
 from litevl.record import hardware
 from litevl.sharing import Left, Options
 
+GRACE_SECONDS = 20.0  # to finish a step and write a checkpoint
 # spawn: a forked child of a process that has used torch's threads can deadlock.
 CONTEXT = multiprocessing.get_context("spawn")
 
@@ -40,7 +44,8 @@ def execute_side_by_side(left: Left, options: Options, at_once: int, doers: Any)
     """Share the runs, whose data is prepared, between new processes; returns when they have ended.
 
     doers: shared memory that takes the process id of who executes each run, or more.
-    A process that comes down is a RunError that names its run; the others are then ended.
+    A process that comes down, or ends with an error that is no run's, is a RunError that names its
+    run; the others are then ended, with a checkpoint written.
     """
     num_threads = max(1, int(hardware("cpu")["cores"]) // at_once)
     bars = CONTEXT.RLock()
@@ -58,6 +63,8 @@ def execute_side_by_side(left: Left, options: Options, at_once: int, doers: Any)
                 assert isinstance(sentinel, int)
                 ended = busy.pop(sentinel)
                 ended.join()
+                if ended.exitcode == REQUEUE:
+                    raise Preempted
                 if ended.exitcode:
                     raise came_down(ended.exitcode, its_run(left, doers, ended.pid))
 
@@ -71,19 +78,27 @@ def its_run(left: Left, doers: Any, process: int | None) -> str:
 
 def came_down(code: int, run_id: str) -> RunError:
     """The error for a process that ended before its time. code: as `multiprocessing` tells it."""
-    cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    kept = "Finished runs are kept; the same command continues with the rest."
+    if code > 0:
+        return RunError(f"{run_id}: its process ended, with what stands above\n  {kept}")
     return RunError(
-        f"{run_id}: its process came down ({cause})\n"
-        "  If memory is short, run fewer at a time: --jobs 1. Finished runs are kept; the same "
-        "command continues with the rest."
+        f"{run_id}: its process came down ({signal.Signals(-code).name})\n"
+        f"  If memory is short, run fewer at a time: --jobs 1. {kept}"
     )
 
 
 def end_all(busy: dict[int, BaseProcess]) -> None:
-    """Kill the processes that are still busy, and wait until they are gone."""
-    for process in busy.values():
-        process.kill()
-        process.join()
+    """End the processes that are still busy, with a checkpoint; kill who takes too long for it."""
+    last = time.monotonic() + GRACE_SECONDS
+    try:
+        for process in busy.values():
+            process.terminate()
+        for process in busy.values():
+            process.join(max(0.0, last - time.monotonic()))
+    finally:
+        for process in busy.values():
+            process.kill()
+            process.join()
 
 
 def _take_part(
@@ -99,4 +114,11 @@ def _take_part(
     tqdm.set_lock(bars)
     at_line = partialmethod(tqdm.__init__, position=line)
     tqdm.__init__ = at_line  # type: ignore[assignment, method-assign]
-    execute_left(left, options, doers, join_group(), wait=False)
+    try:
+        with preemptible():
+            execute_left(left, options, doers, join_group(), wait=False)
+    except LiteVLError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except Preempted:  # who asked for it knows
+        sys.exit(REQUEUE)

@@ -19,9 +19,9 @@ ALONE = []
 STEPS = 40_000
 
 
-def start(folder: Path, launcher: list[str], output: str) -> subprocess.Popen:
+def start(folder: Path, launcher: list[str], output: str, *more: str) -> subprocess.Popen:
     """`litevl run` of one variant in a folder with a spec, started by a launcher."""
-    run = ["litevl", "run", "spec.toml", "--profile", "mini", "--variant", "full"]
+    run = ["litevl", "run", "spec.toml", "--profile", "mini", "--variant", "full", *more]
     return subprocess.Popen(
         [sys.executable, "-m", *launcher, *run, "--output", output],
         cwd=folder,
@@ -67,6 +67,8 @@ def test_launched_run_is_the_run_of_one_process(folder, launcher):
     assert record.run.id == expected.run.id
     assert record.hardware.processes == 2
     assert record.metrics == expected.metrics
+    seconds = record.timings_seconds.train + record.timings_seconds.evaluate
+    assert record.cost.device_hours == pytest.approx(2 * seconds / 3600)
     files = ({p.name for p in (folder / o).rglob("*.*")} for o in (launcher[0], "alone"))
     assert next(files) == next(files)
 
@@ -79,17 +81,20 @@ def workers(process: subprocess.Popen) -> list[int]:
     return [int(line) for line in listed.stdout.split()]
 
 
-def wait_for_training(process: subprocess.Popen) -> None:
-    """Return when steps are done: the bar shows them."""
-    seen = ""
-    while not re.search(rf"\b[1-9]\d*/{STEPS}\b", seen):
+def wait_for_training(process: subprocess.Popen, *variants: str) -> None:
+    """Return when steps of all variants are done: the bars show them."""
+    waiting, seen = {f"{variant}, seed 0:" for variant in variants}, ""
+    while waiting:
         assert process.poll() is None, seen
         seen += os.read(process.stderr.fileno(), 4096).decode()
+        waiting = {
+            bar for bar in waiting if not re.search(rf"{bar}[^\r]*\b[1-9]\d*/{STEPS}\b", seen)
+        }
 
 
 def test_others_end_within_a_minute_when_a_process_dies(endless):
     process = start(endless, TORCHRUN, "out")
-    wait_for_training(process)
+    wait_for_training(process, "full")
     both = workers(process)
     assert len(both) == 2
     os.kill(both[1], signal.SIGKILL)
@@ -102,7 +107,7 @@ def test_others_end_within_a_minute_when_a_process_dies(endless):
 
 def test_sigterm_makes_all_processes_end_with_a_checkpoint(endless):
     process = start(endless, TORCHRUN, "out")
-    wait_for_training(process)
+    wait_for_training(process, "full")
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
     assert process.returncode != 0
@@ -111,9 +116,19 @@ def test_sigterm_makes_all_processes_end_with_a_checkpoint(endless):
     assert not list((endless / "out" / "records").rglob("*-full-*.json")), "it is no failed run"
 
 
+def test_sigterm_makes_runs_side_by_side_end_with_checkpoints(endless):
+    process = start(endless, ALONE, "out", "--variant", "mean-pooling", "--jobs", "2")
+    wait_for_training(process, "full", "mean-pooling")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode == 75
+    assert len(list((endless / "out" / "runs").rglob("last.pt"))) == 2
+    assert not list((endless / "out" / "records").rglob("*-s0-*.json")), "it is no failed run"
+
+
 def test_sigterm_of_one_process_asks_to_be_started_again(endless):
     process = start(endless, ALONE, "out")
-    wait_for_training(process)
+    wait_for_training(process, "full")
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 75

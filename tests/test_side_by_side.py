@@ -102,6 +102,8 @@ def test_runs_that_share_a_gpu_go_one_by_one_unless_asked_for(monkeypatch):
     assert num_side_by_side(3, 5) == 3
 
 
+take_part = side_by_side._take_part  # the real one, where a test puts another in its place
+
 # Processes that end in other ways; a child finds these functions by their names.
 
 
@@ -121,6 +123,28 @@ def test_process_that_comes_down_is_named_by_its_run_and_the_others_are_ended(
     with pytest.raises(RunError, match=rf"{left.runs[1].id}: its process came down \(SIGABRT\)"):
         execute_side_by_side(left, OPTIONS, 2, CONTEXT.RawArray("q", 2))
     assert multiprocessing.active_children() == []
+
+
+def disk_full(_left, _options, _threads, _bars, line, doers):
+    """Life of a process whose record cannot be written."""
+
+    def execute_left(*_, **__):
+        doers[line] = os.getpid()
+        raise RunError("out: no space left")
+
+    engine.execute_left = execute_left
+    take_part(None, OPTIONS, 1, CONTEXT.RLock(), 0, doers)
+
+
+def test_error_that_is_no_runs_is_told_as_it_is(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(side_by_side, "_take_part", disk_full)
+    left = two_left(tmp_path)
+    with pytest.raises(RunError, match="its process ended, with what stands above") as raised:
+        execute_side_by_side(left, OPTIONS, 2, CONTEXT.RawArray("q", 2))
+    assert "memory" not in str(raised.value)
+    said = capfd.readouterr().err
+    assert "RunError: out: no space left" in said
+    assert "Traceback" not in said
 
 
 def command(writer):

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Protocol
 
@@ -22,7 +23,7 @@ from litevl.engine.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from litevl.engine.distributed import ALONE, Group
+from litevl.engine.distributed import ALONE, Group, shared
 from litevl.engine.features import random_state, set_random_state
 from litevl.errors import RunError
 from litevl.model.weights import NEW_BY_DESIGN
@@ -114,7 +115,7 @@ def train(
     parts = {**objective.parts(), "optimizer": optimizer}
     generator = torch.Generator()
     kept = Checkpoints(folder, parts, history, generator, group, device, dict(identity or {}))
-    place = kept.resume(seed)
+    place = group.together(partial(kept.resume, seed))
     total = count_steps(objective, options, max_steps)
     updates = Updates(objective, optimizer, options.max_grad_norm, generator, group, folder)
     model.train()
@@ -162,7 +163,7 @@ def train(
             kept.select(place.epoch, options.select, objective.best_by)
             kept.save(place)
     if options.select == "best-validation":
-        model.load_state_dict(kept.best())
+        model.load_state_dict(group.together(kept.best))
     return history
 
 
@@ -288,13 +289,14 @@ class Updates:
             "batch": names,
         }
         self.group.on_main(lambda: write_bytes(file, json.dumps(report, indent=1).encode()))
-        raise RunError(
+        error = RunError(
             f"step {place.step + 1}: the loss is {loss}, the gradient norm {norm}; training "
             f"stopped before the update (batch of {len(names)}, first: {', '.join(names[:8])}; all "
             f"in {file})\n"
             "  Lower train.learning_rate or train.temporal_learning_rate, or use precision fp32. "
             "The last checkpoint is kept; the same command continues from there."
         )
+        raise shared(error)
 
 
 class Checkpoints:
@@ -341,7 +343,8 @@ class Checkpoints:
     def resume(self, seed: int) -> Place:
         """Load what `save` wrote, if anything; returns where training stands.
 
-        Where another number of processes goes on, dropout gets new seeds; all else is the same.
+        Where another number of processes goes on, or another kind of device, dropout gets new
+        seeds; all else is the same.
         """
         content = read_checkpoint(self._folder / LAST, self._device)
         if content is None:
@@ -355,8 +358,9 @@ class Checkpoints:
             setattr(self._history, name, value)
         place, chance = Place(**content["place"]), content["random"]
         self._generator.set_state(chance["negatives"].cpu())
-        if len(chance["dropout"]) == self._group.size:
-            set_random_state(chance["dropout"][self._group.rank], self._device)
+        states, device = chance["dropout"], self._device
+        if len(states) == self._group.size and len(states[0]) == len(random_state(device)):
+            set_random_state(states[self._group.rank], device)
         else:
             torch.manual_seed(dropout_seed(seed, place, self._group.rank))
         return place

@@ -7,8 +7,9 @@ import pytest
 import torch
 from small_questions import new_objective, question_sets, task_settings, with_train
 
+from litevl.engine import train as engine
 from litevl.engine.checkpoint import read_checkpoint
-from litevl.engine.train import train
+from litevl.engine.train import count_steps, train
 from litevl.errors import RunError
 from litevl.preemption import Preempted, is_wanted, preemptible
 
@@ -120,6 +121,37 @@ def test_sigterm_ends_training_after_the_step_with_a_checkpoint(settings_of, cli
     resumed, history_of_resumed = trained(settings, clips, tmp_path / "ended")
     assert same_state(resumed, whole)
     assert history_of_resumed == history
+
+
+def test_sigterm_after_the_last_step_ends_training_once_it_is_kept(settings_of, clips, tmp_path):
+    settings = settings_of("msrvtt")
+    objective = new_objective(settings, clips)
+    validate, steps = objective.validate, count_steps(objective, settings.train, None)
+
+    def terminated():
+        os.kill(os.getpid(), signal.SIGTERM)
+        return validate()
+
+    objective.validate = terminated
+    with preemptible(), pytest.raises(Preempted):
+        train(objective, with_train(settings, epochs=1).train, 0, None, tmp_path, "test")
+    place = read_checkpoint(tmp_path / "last.pt", CPU)["place"]
+    assert place == {"epoch": 1, "batch": 0, "step": steps // settings.train.epochs}
+
+
+@pytest.mark.parametrize("then", [0, 1], ids=["from a GPU", "to a GPU"])
+def test_another_kind_of_device_goes_on_with_new_dropout(
+    settings_of, clips, tmp_path, monkeypatch, then
+):
+    """What a GPU draws is a second state in the checkpoint."""
+    settings = settings_of("msrvtt")
+    states = [[torch.get_rng_state()] * 2, [torch.get_rng_state()]]
+    monkeypatch.setattr(engine, "random_state", lambda _: states[then])
+    break_off(settings, clips, tmp_path, 3)
+    monkeypatch.setattr(engine, "random_state", lambda _: states[1 - then])
+    monkeypatch.setattr(engine, "set_random_state", lambda *_: pytest.fail("another device's"))
+    _, history = trained(settings, clips, tmp_path)
+    assert len(history.validations) == settings.train.epochs
 
 
 def test_sigterm_elsewhere_ends_the_command_at_once():
