@@ -21,6 +21,7 @@ class LiteVLError(Exception):
     """
 
     exit_code: ClassVar[int] = 2
+    is_shared = False  # whether all processes of a group raise it at the same place
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))

@@ -11,7 +11,7 @@ import os
 import shlex
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -40,7 +40,7 @@ from litevl.plan import PlannedRun, plan
 from litevl.prepare import Prepared, prepare
 from litevl.profiles import choose, start_of
 from litevl.record import code_state, hardware, package_versions, write_plan, write_record
-from litevl.sharing import Left, Options, left_of, turns
+from litevl.sharing import Left, Options, left_of, tidy, turns
 from litevl.side_by_side import CONTEXT, execute_side_by_side, num_side_by_side
 from litevl.spec import Resolved, Spec, as_dict, load_spec, model_options, task_of
 from litevl.trained import Use, use_of, write_use
@@ -79,7 +79,7 @@ def execute_plan(
         is_left = {run.id for run in left.runs}
         for run in runs:
             if run.id not in is_left:
-                remove_checkpoints(output / "runs" / run.id)
+                tidy(run, output)
     headline = f"{spec.name}, profile {chosen} ({reason})"
     say = print if group.is_main else silence
     say(f"{headline}: {len(runs)} runs, {num_before} done before", flush=True)
@@ -133,8 +133,8 @@ def execute_left(left: Left, options: Options, doers: Any, group: Group, wait: b
 
 
 def data_key(run: PlannedRun) -> str:
-    """The same for runs whose clips and frames are the same."""
-    return repr((run.resolved.data, run.resolved.frames))
+    """The same for runs whose clips, frames and words are the same."""
+    return repr((run.resolved.data, run.resolved.frames, run.resolved.model.weights))
 
 
 def plan_file(
@@ -180,7 +180,10 @@ def silence(*_values: object, **_options: Any) -> None:
 def execute(
     run: PlannedRun, data: Prepared, profile_reason: str, output: Path, group: Group
 ) -> bool:
-    """Train, score and record one run; False where it failed, which its record then says."""
+    """Train, score and record one run; False where it failed, which its record then says.
+
+    An error of one process of several is raised there: the others wait for it and end with it.
+    """
     settings = run.resolved
     started = datetime.now(UTC)
     folder = output / "records" / settings.name
@@ -214,6 +217,8 @@ def execute(
         if group.is_main:
             logger.error("%s failed: %s", run.id, error)
             write_record(folder, record | {"status": "failed", "error": str(error)})
+        if group.size > 1 and not error.is_shared:
+            raise RunError(f"{run.id}, process {group.rank} of {group.size}: {error}") from error
         return False
     if not group.is_main:
         return True
@@ -230,23 +235,8 @@ def train_and_score(
     """The measured part of a record, its per-query arrays and its film strips."""
     settings, seed, folder = run.resolved, run.seed, output / "runs" / run.id
     device = group.device
-    start = settings.model.weights, torch.Generator().manual_seed(seed)
-    data_of_task = settings, data.clips["train"], data.clips["validation"], seed, group
-    model: Model
-    objective: Objective
-    if task_of(settings.data.dataset) == "retrieval":
-        ranker, weights = load_blip(LiteVLForRetrieval, *start, **model_options(settings))
-        model, objective = ranker, RetrievalObjective(ranker.to(device), *data_of_task)
-        score_run = partial(measure_retrieval.score_run, ranker, folder=folder)
-    else:
-        answerer, weights = load_blip(LiteVLForQuestionAnswering, *start, **model_options(settings))
-        model, objective = answerer, AnsweringObjective(answerer.to(device), *data_of_task)
-        score_run = partial(measure_answers.score_run, answerer)
-    model.visual_encoder.recompute = settings.train.recompute
-    if settings.train.compile:
-        compile_encoders(objective.parts().values())
-    expect_positions(settings, model.config.max_positions)
-    expect_vocabulary(settings, model.config.vocab_size, len(data.clips["train"].tokenizer))
+    ready = partial(begin, settings, data, seed, group, folder)
+    model, objective, weights, score_run = group.together(ready)
     title = f"{settings.variant}, seed {seed}"
     identity = {"spec": as_dict(settings), "fingerprint": data.report.fingerprint}
     history = train(objective, settings.train, seed, run.max_steps, folder, title, group, identity)
@@ -268,7 +258,7 @@ def train_and_score(
         "timings_seconds": {"train": history.seconds, "evaluate": finished - trained},
         "cost": measure.cost(model, settings, device)
         | {
-            "device_hours": (history.seconds + finished - trained) / 3600,
+            "device_hours": (history.seconds + finished - trained) / 3600 * group.size,
             "waiting_share": history.waiting_seconds / max(history.step_seconds, 1e-9),
         },
         **history_part(history, settings),
@@ -276,6 +266,31 @@ def train_and_score(
         "temporal_scale": measure.learned_scale(model),
     }
     return measured, scored.arrays, scored.strips
+
+
+def begin(
+    settings: Resolved, data: Prepared, seed: int, group: Group, folder: Path
+) -> tuple[Model, Objective, WeightsReport, Callable[..., measure.Scored]]:
+    """The model with BLIP's weights, its objective, where each weight is from, and its test."""
+    start = settings.model.weights, torch.Generator().manual_seed(seed)
+    data_of_task = settings, data.clips["train"], data.clips["validation"], seed, group
+    device, options = group.device, model_options(settings)
+    model: Model
+    objective: Objective
+    if task_of(settings.data.dataset) == "retrieval":
+        ranker, weights = load_blip(LiteVLForRetrieval, *start, **options)
+        model, objective = ranker, RetrievalObjective(ranker.to(device), *data_of_task)
+        score_run = partial(measure_retrieval.score_run, ranker, folder=folder)
+    else:
+        answerer, weights = load_blip(LiteVLForQuestionAnswering, *start, **options)
+        model, objective = answerer, AnsweringObjective(answerer.to(device), *data_of_task)
+        score_run = partial(measure_answers.score_run, answerer)
+    model.visual_encoder.recompute = settings.train.recompute
+    if settings.train.compile:
+        compile_encoders(objective.parts().values())
+    expect_positions(settings, model.config.max_positions)
+    expect_vocabulary(settings, model.config.vocab_size, len(data.clips["train"].tokenizer))
+    return model, objective, weights, score_run
 
 
 def expect_positions(settings: Resolved, num_positions: int) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from litevl.engine.checkpoint import remove_checkpoints
 from litevl.locks import POLL_SECONDS, held, holder
 from litevl.plan import PlannedRun, State, record_path, state
 
@@ -87,6 +88,15 @@ def turns(left: Left, wait: bool = True) -> Generator[int, None, None]:
                     told[number] = holder(_lock_file(run, left.output))
                     print(f"  {run.id}: waiting for {told[number]}", flush=True)
             time.sleep(POLL_SECONDS)
+
+
+def tidy(run: PlannedRun, output: Path) -> None:
+    """Remove a done run's checkpoints, which a killed process left; not while it is done anew."""
+    folder = output / "runs" / run.id
+    if folder.is_dir():
+        with held(_lock_file(run, output)) as is_ours:
+            if is_ours:
+                remove_checkpoints(folder)
 
 
 def is_held(run: PlannedRun, output: Path) -> bool:

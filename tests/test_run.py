@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,10 +18,14 @@ from litevl import run as engine
 from litevl.cli import main
 from litevl.engine import gallery, retrieval
 from litevl.engine import train as training
-from litevl.errors import WeightsError
+from litevl.engine.distributed import Group
+from litevl.errors import DataError, RunError, WeightsError
+from litevl.plan import plan
+from litevl.prepare import prepare
 from litevl.record import read_arrays, read_record
 from litevl.report import page
 from litevl.run import execute_plan
+from litevl.spec import load_spec
 
 FULL = ["--variant", "full"]
 
@@ -276,6 +281,46 @@ def test_failed_run_leaves_its_record_the_others_finish_and_it_can_run_again(
     assert run(small / "spec.toml", tmp_path, *chosen) == 0
     assert records(tmp_path)["mean-pooling", 0].status == "complete"
     assert trained == ["mean-pooling, seed 0", "full, seed 0", "mean-pooling, seed 0"]
+
+
+@pytest.mark.usefixtures("no_report")
+def test_weights_that_diverge_in_the_last_update_are_a_failed_run_too(spec, tmp_path):
+    spec = copy.deepcopy(spec)
+    spec["profile"]["mini"]["train"] |= {"learning_rate": 1e30, "temporal_learning_rate": 1e30}
+    write_spec(tmp_path / "spec.toml", spec)
+    two = [*FULL, "--variant", "mean-pooling", "--max-steps", "1"]
+    assert run(tmp_path / "spec.toml", tmp_path / "out", *two) == 1
+    found = records(tmp_path / "out")
+    assert [record.status for record in found.values()] == ["failed"] * 2
+    assert all("hold NaN or infinity: training has diverged" in r.error for r in found.values())
+
+
+@pytest.mark.usefixtures("no_report")
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_error_of_one_process_of_several_ends_it(small, tmp_path, monkeypatch, is_shared):
+    """The others wait for it, and the launcher ends them. What all raise is a failed run."""
+    group, error = Group(1, 2, torch.device("cpu")), DataError("clip 7 cannot be read")
+    error.is_shared = is_shared
+    monkeypatch.setattr(engine, "train_and_score", lambda *_: raise_it(error))
+    (one,) = plan(load_spec(small / "spec.toml"), "mini", ["full"], [0], None, None)
+    data = prepare(one.resolved, None, False)
+    if is_shared:
+        assert not engine.execute(one, data, "asked for", tmp_path, group)
+    else:
+        with pytest.raises(RunError, match=f"{one.id}, process 1 of 2: clip 7 cannot be read"):
+            engine.execute(one, data, "asked for", tmp_path, group)
+
+
+def raise_it(error: Exception):
+    """For where a function has to be an expression."""
+    raise error
+
+
+def test_variants_that_start_from_other_weights_have_words_of_their_own(small):
+    (one,) = plan(load_spec(small / "spec.toml"), "mini", ["full"], [0], None, None)
+    model = one.resolved.model.model_copy(update={"weights": "elsewhere"})
+    other = replace(one, resolved=one.resolved.model_copy(update={"model": model}))
+    assert engine.data_key(one) == engine.data_key(replace(one, seed=1)) != engine.data_key(other)
 
 
 def test_run_in_which_everything_fails_still_ends_with_a_report(spec, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from records import make_arrays, make_record
 from litevl.locks import held
 from litevl.plan import PlannedRun, plan
 from litevl.record import write_record
-from litevl.sharing import Left, is_held, left_of, turns
+from litevl.sharing import Left, is_held, left_of, tidy, turns
 from litevl.spec import load_spec
 
 SPEC = Path(__file__).parents[1] / "reproductions" / "msrvtt.toml"
@@ -147,6 +147,20 @@ def test_record_written_while_a_command_begins_is_not_lost(tmp_path, monkeypatch
     monkeypatch.undo()
     assert left.runs[0] == runs[0]
     assert left.outcome(0) == "done"
+
+
+def test_checkpoints_of_a_done_run_go_unless_it_is_being_done_again(tmp_path):
+    left = left_of(runs_of([0]), tmp_path, rerun=False)
+    run, other = left.runs
+    for entry in (run, other):
+        checkpoint = tmp_path / "runs" / entry.id / "last.pt"
+        checkpoint.parent.mkdir(parents=True)
+        checkpoint.write_bytes(b"")
+    with held(tmp_path / "runs" / f"{run.id}.lock"):
+        for entry in (run, other):
+            tidy(entry, tmp_path)
+    left_over = {path.parent.name for path in tmp_path.rglob("last.pt")}
+    assert left_over == {run.id}
 
 
 def test_error_in_a_run_gives_its_lock_back(tmp_path):

@@ -128,7 +128,7 @@ class Group:
                 outcome = [error]
         distributed.broadcast_object_list(outcome, src=0, device=self.device)
         if isinstance(outcome[0], LiteVLError):
-            raise outcome[0]
+            raise shared(outcome[0])
         result: T = outcome[0]
         return result
 
@@ -148,7 +148,7 @@ class Group:
             error = raised
         failed = [some for some in self.each(error) if some is not None]
         if failed:
-            raise error or RunError(f"another process failed: {failed[0]}")
+            raise shared(error or RunError(f"another process failed: {failed[0]}"))
         return result
 
     def main_first(self, action: Callable[[], T]) -> T:
@@ -158,6 +158,12 @@ class Group:
 
 
 ALONE = Group(0, 1, torch.device("cpu"))
+
+
+def shared(error: LiteVLError) -> LiteVLError:
+    """The error, marked as one that every process raises."""
+    error.is_shared = True
+    return error
 
 
 def join_group() -> Group:

@@ -26,7 +26,7 @@ from litevl.engine.clips import ClipSet
 from litevl.engine.distributed import ALONE, Group
 from litevl.engine.gallery import Score, stored
 from litevl.engine.precision import computing
-from litevl.engine.rerank import Gallery, digest, pair_logits
+from litevl.engine.rerank import Gallery, digest, expect_finite, pair_logits
 from litevl.model.litevl import LiteVLForRetrieval, TextFeatures, VideoFeatures, similarities
 from litevl.spec import Resolved
 
@@ -67,7 +67,8 @@ def encode_clips(
     """All clips of the split. rng: draws frames for a random sampler, and the order to shuffle.
 
     The group's processes take the batches in turn and tell each other what came out. file: where
-    the clips' tokens go, in half precision; None keeps them in memory.
+    the clips' tokens go, in half precision; None keeps them in memory. RunError where an embedding
+    is not finite.
     """
     device = next(model.parameters()).device
 
@@ -81,19 +82,24 @@ def encode_clips(
                 clips.places(index, sampler, rng, shuffle)  # the same draws as who does it
 
     if file is not None:
-        return stored(encoded(), len(clips), file, group)
-    tokens, embeddings = {}, {}
-    for index, some in encoded():
-        tokens[index], embeddings[index] = some.tokens, some.embedding
-    return VideoFeatures(group.assemble(tokens, len(clips)), group.assemble(embeddings, len(clips)))
+        gallery: Gallery = stored(encoded(), len(clips), file, group)
+    else:
+        tokens, embeddings = {}, {}
+        for index, some in encoded():
+            tokens[index], embeddings[index] = some.tokens, some.embedding
+        gallery = VideoFeatures(*(group.assemble(a, len(clips)) for a in (tokens, embeddings)))
+    expect_finite("embeddings of clips", gallery.embedding)
+    return gallery
 
 
 @torch.inference_mode()
 def encode_captions(model: LiteVLForRetrieval, clips: ClipSet) -> TextFeatures:
-    """The first caption of every clip."""
+    """The first caption of every clip; RunError where an embedding is not finite."""
     device = next(model.parameters()).device
     tokens = clips.tokens([clip.captions[0] for clip in clips.clips]).to(device)
-    return model.encode_text(tokens.input_ids, tokens.attention_mask)
+    text = model.encode_text(tokens.input_ids, tokens.attention_mask)
+    expect_finite("embeddings of captions", text.embedding)
+    return text
 
 
 def candidates(similarity: Tensor, k: int) -> Tensor:

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from litevl.engine.distributed import ALONE, Group
+from litevl.engine.distributed import ALONE, Group, shared
+from litevl.errors import RunError
 from litevl.model.litevl import LiteVLForRetrieval, TextFeatures, VideoFeatures
 from litevl.whole import write_bytes
 
@@ -56,7 +57,8 @@ def pair_logits(
 
     text_index, clip_index: (P,), in any order. at_once: pairs that share a pass; bounds the memory.
     The group's processes take the passes in turn. folder: where what is done is kept once a
-    minute; a later call with the very same model, features and pairs continues from there.
+    minute; a later call with the very same model, features and pairs continues from there, whatever
+    other calls there were. RunError where a logit is not finite.
     """
     device = text.cls.device
     order = clip_index.cpu().argsort(stable=True)
@@ -83,8 +85,22 @@ def pair_logits(
                 logits[rows.to(device)] = found[:, 1].float()
                 done.add(logits, rows)
             bar.update(len(rows))
-    done.remove()
-    return group.sum(logits)  # each is one process's, 0 in the others
+    logits = group.sum(logits)  # each is one process's, 0 in the others
+    expect_finite("matching logits", logits)
+    return logits
+
+
+def expect_finite(what: str, values: Tensor) -> None:
+    """RunError where weights that diverged have made NaN, which would rank first.
+
+    values: the same in all processes of a group.
+    """
+    if not values.isfinite().all():
+        error = RunError(
+            f"{what} hold NaN or infinity: training has diverged\n"
+            "  Lower train.learning_rate or train.temporal_learning_rate, or use precision fp32."
+        )
+        raise shared(error)
 
 
 def passes(counts: list[int], at_once: int) -> Iterator[list[int]]:
@@ -106,15 +122,14 @@ def passes(counts: list[int], at_once: int) -> Iterator[list[int]]:
 class Progress:
     """What is done of the pairs, kept on the disk; without a file it remembers nothing."""
 
-    def __init__(self, file: Path | None, key: str, num_pairs: int) -> None:
-        """key: of all that decides the logits; a file with another one is written anew."""
-        self._file, self._key, self._last = file, key.encode(), time.monotonic()
+    def __init__(self, file: Path | None, num_pairs: int) -> None:
+        """file: its name tells all that decides the logits; a damaged one is written anew."""
+        self._file, self._last = file, time.monotonic()
         self._values = np.full(num_pairs, np.nan, np.float32)
         if file is not None and file.is_file():
             content = file.read_bytes()
-            is_same = content.startswith(self._key)
-            if is_same and len(content) == len(self._key) + self._values.nbytes:
-                self._values = np.frombuffer(content, np.float32, offset=len(self._key)).copy()
+            if len(content) == self._values.nbytes:
+                self._values = np.frombuffer(content, np.float32).copy()
 
     def fill(self, logits: Tensor, rows: Tensor) -> bool:
         """Put in what is known of some pairs; False where not all of them are."""
@@ -130,13 +145,8 @@ class Progress:
             return
         self._values[rows.numpy()] = logits[rows.to(logits.device)].cpu().numpy()
         if time.monotonic() - self._last >= SECONDS_BETWEEN_SAVES:
-            write_bytes(self._file, self._key + self._values.tobytes())
+            write_bytes(self._file, self._values.tobytes())
             self._last = time.monotonic()
-
-    def remove(self) -> None:
-        """All is done."""
-        if self._file is not None:
-            self._file.unlink(missing_ok=True)
 
 
 def progress(
@@ -150,10 +160,10 @@ def progress(
     """What this process has done of the pairs before; each has a file of its own in the folder."""
     num_pairs = len(pairs[0])
     if folder is None:
-        return Progress(None, "", num_pairs)
+        return Progress(None, num_pairs)
     decides = [*model.parameters(), gallery.embedding, text.cls, text.input_ids, *pairs]
-    file = folder / f"rerank-{group.rank}-{group.size}.part"
-    return Progress(file, digest(decides), num_pairs)
+    file = folder / f"rerank-{digest(decides)[:16]}-{group.rank}-{group.size}.part"
+    return Progress(file, num_pairs)
 
 
 def digest(tensors: Iterable[Tensor]) -> str:

@@ -1,5 +1,7 @@
 """Pairs of captions and clips through the cross-encoder, clip by clip."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from tiny import (
 from litevl.engine import rerank
 from litevl.engine.distributed import Group
 from litevl.engine.rerank import Progress, pair_logits, passes, progress
+from litevl.errors import RunError
 
 CLOSE = TOLERANCE[torch.float32]
 TEXTS = torch.tensor([0, 1, 2, 3, 4, 5, 0, 3, 5, 2, 1])
@@ -139,7 +142,13 @@ def test_broken_off_pairs_are_continued_bit_for_bit(model, gallery, broken_off, 
     found, num_passes = passes_of(model, gallery, broken_off, monkeypatch)
     assert torch.equal(found, whole)
     assert num_passes == 5 - 2
-    assert not list(broken_off.iterdir())
+    assert passes_of(model, gallery, broken_off, monkeypatch)[1] == 0, "done, and done again"
+
+
+def test_other_pairs_in_between_leave_the_notes_alone(model, gallery, broken_off, monkeypatch):
+    """A run scores several splits in turn; one begun again scores the first of them first."""
+    pair_logits(model, *gallery, CLIPS % len(gallery[1].cls), CLIPS, 3, folder=broken_off)
+    assert passes_of(model, gallery, broken_off, monkeypatch)[1] == 5 - 2
 
 
 def test_pairs_of_another_model_are_begun_anew(model, gallery, broken_off, monkeypatch):
@@ -164,11 +173,20 @@ def test_notes_decide_by_weights_features_and_pairs(model, gallery, tmp_path):
     group = Group(0, 1, torch.device("cpu"))
 
     def key(*pairs, words=text):
-        return progress(tmp_path, model, video, words, pairs, group)._key
+        return progress(tmp_path, model, video, words, pairs, group)._file.name
 
     known = {key(TEXTS, CLIPS), key(CLIPS, TEXTS), key(TEXTS, CLIPS, words=text.select(TEXTS))}
     assert len(known) == 3
     assert key(TEXTS, CLIPS) in known
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_are_an_error_of_all_processes(model, gallery, value):
+    video, text = gallery
+    broken = replace(video, tokens=torch.full_like(video.tokens, value))
+    with pytest.raises(RunError, match="matching logits hold NaN or infinity") as raised:
+        pair_logits(model, broken, text, TEXTS, CLIPS, 3)
+    assert raised.value.is_shared
 
 
 def test_nothing_is_kept_without_a_folder(model, gallery, tmp_path, monkeypatch):
@@ -176,7 +194,7 @@ def test_nothing_is_kept_without_a_folder(model, gallery, tmp_path, monkeypatch)
     monkeypatch.setattr(rerank, "SECONDS_BETWEEN_SAVES", 0.0)
     pair_logits(model, *gallery, TEXTS, CLIPS, 3)
     assert not list(tmp_path.iterdir())
-    notes = Progress(None, "", 2)
+    notes = Progress(None, 2)
     notes.add(torch.ones(2), torch.tensor([0, 1]))
     assert not notes.fill(torch.zeros(2), torch.tensor([0, 1]))
     assert np.isnan(notes._values).all()
