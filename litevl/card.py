@@ -1,6 +1,6 @@
 """The model card of a trained model: what it is, what it learned from, how good it is, whose it is.
 
-    model_card("reports/runs/<run id>/model", "OWNER/NAME").save("README.md")
+    model_card("reports/runs/<run id>/model", "OWNER/NAME").save("card.md")
 
 Its numbers are those of the run's record. The front matter is written by huggingface_hub.
 """

@@ -153,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
         "compare",
         help="set the records of two commits side by side",
         description="Set the records of two commits side by side: scores by paired differences of "
-        "the same queries and seeds, with 95 %% intervals, and benchmarks by ratios of medians.",
+        "the same queries and seeds, with 95 % intervals, and benchmarks by ratios of medians.",
         epilog="litevl compare main/reports reports --fail-if-worse",
     )
     sub.add_argument("before", type=Path, metavar="A", help="the --output folder as it was")

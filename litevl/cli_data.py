@@ -51,7 +51,7 @@ def add_data_set(sub: argparse.ArgumentParser, names: Any = Dataset) -> None:
         "--root",
         type=Path,
         metavar="DIR",
-        help="folder of its files (default: data/NAME)",
+        help="folder of its files (default: the spec's data.root; data/NAME where no spec is read)",
     )
 
 

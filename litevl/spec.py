@@ -173,8 +173,8 @@ class TrainSpec(Table):
     compile: bool = False
     """torch.compile for the encoders: minutes at the start, less time in each step."""
     device_batch_size: Count | None = None
-    """Most of the batch that a device holds at once; the rest of its share is accumulated. The
-    numbers stay those of the whole batch, up to rounding."""
+    """Most of the batch that a device holds at once; the rest of its share is accumulated. Losses
+    and gradients stay those of the whole batch, up to rounding and dropout's masks."""
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 10.0
     """From one checkpoint to the next within an epoch; each epoch ends with one anyway."""
     momentum_encoder: bool = False

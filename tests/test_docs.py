@@ -41,7 +41,8 @@ def blocks(page: str, language: str) -> list[str]:
 
 def commands(page: str) -> list[str]:
     """Every `litevl ...` that a page shows, on lines of its own and between backticks."""
-    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+    whole = [block.replace("\\\n", " ") for block in blocks(page, "sh")]
+    lines = [" ".join(line.split()) for block in whole for line in block.splitlines()]
     return [found[1] for text in lines + code_spans(page) if (found := COMMAND.fullmatch(text))]
 
 

@@ -290,7 +290,7 @@ def test_examples_of_the_page_on_python_run(runs, site, small, tmp_path, monkeyp
     assert printed[4] == f"torch.Size([1, {names['video'].embedding.shape[1]}])\n"
     assert printed[5] == f"{site.url}/{NAME}\n"
     assert site.private == {NAME}
-    assert (tmp_path / "README.md").read_bytes() == site.contents[NAME]["README.md"]
+    assert (tmp_path / "card.md").read_bytes() == site.contents[NAME]["README.md"]
 
 
 @pytest.mark.usefixtures("site")

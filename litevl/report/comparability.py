@@ -40,7 +40,7 @@ def _notes(run: Run) -> Iterator[str]:
     """One run's: splits, frames, scores, selection, answers, denominators."""
     assert run.record is not None
     spec, data = flat(run.record.spec), run.record.data
-    if "data.train_split" in spec:
+    if spec.get("data.train_split") is not None:
         yield f"Training split: {spec['data.train_split']}."
     if "frames.num_frames" in spec:
         sampler = str(spec.get("frames.eval_sampler", ""))

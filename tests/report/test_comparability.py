@@ -43,6 +43,13 @@ def test_footnotes_say_what_decides_what_a_number_may_be_set_beside(tmp_path: Pa
     assert all(note in (report.parent / "report.md").read_text() for note in found[:1])
 
 
+def test_data_set_with_one_training_split_has_no_footnote_about_it(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "records", ["full"])
+    found = notes_of(folder, data=SPEC["data"] | {"train_split": None})
+    assert found
+    assert not any("Training split" in note for note in found)
+
+
 def test_footnotes_of_runs_that_differ_are_all_said(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "records", ["full", "no-scaling"])
     change_record(folder, run_id("no-scaling", 0), lambda record: record.update(spec=SPEC))
