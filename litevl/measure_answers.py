@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from litevl import metrics
-from litevl.data.samplers import SAMPLERS
+from litevl.data.dataset import normalise
 from litevl.engine.answering import answer_questions, is_right
 from litevl.engine.clips import ClipSet
 from litevl.engine.distributed import ALONE, Group
@@ -107,25 +107,17 @@ def film_strips(
     chosen = picked(arrays["right"] > 0, NUM_EXAMPLES)
     asked = [clips.questions()[query] for query in chosen]
     sampler, rng = settings.frames.eval_sampler, np.random.default_rng(0)
-    sample, num_frames = SAMPLERS[sampler], settings.frames.num_frames
-    frames = np.stack(
-        [
-            clips.store.frames(clip, sample(clips.store.num_frames(clip), num_frames, rng))
-            for clip, _ in asked
-        ]
-    )
+    pictures = clips.pictures([clip for clip, _ in asked], sampler, rng)
     device = next(model.parameters()).device
     questions = clips.tokens([question.text for _, question in asked]).to(device)
     model.eval()
     with computing(settings.evaluate.precision, device):
-        video = model.encode_video(
-            clips.frames([clip for clip, _ in asked], sampler, rng).to(device)
-        )
+        video = model.encode_video(normalise(pictures).to(device))
         of_frames, of_patches = model.pooling_weights(video, model.encode_question(questions))
     return {
         "queries": np.array(chosen, dtype=np.int64),
-        "frames": shrunk(frames),
-        "frame_weights": weights_of(of_frames, (len(chosen), num_frames)),
+        "frames": shrunk(pictures.numpy()),
+        "frame_weights": weights_of(of_frames, (len(chosen), settings.frames.num_frames)),
         "patch_weights": weights_of(of_patches, (len(chosen), model.config.num_patches)),
         "right": arrays["right"][chosen] > 0,
     }

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from litevl import metrics
-from litevl.data.samplers import SAMPLERS
 from litevl.engine.clips import ClipSet
 from litevl.engine.distributed import ALONE, Group
 from litevl.engine.evaluate import Evaluation, evaluate, evaluate_shuffled, twin_scores
@@ -114,15 +113,7 @@ def film_strips(
     ranking, rng = metrics.worst(arrays["t2v_ranks"]), np.random.default_rng(0)
     chosen = picked(ranking == 1, NUM_EXAMPLES)
     top = arrays["t2v_top"][chosen][:, :NUM_SHOWN]  # (E, K)
-    sample, num_frames = SAMPLERS[settings.frames.eval_sampler], settings.frames.num_frames
-    frames = np.stack(
-        [
-            clips.store.frames(
-                int(clip), sample(clips.store.num_frames(int(clip)), num_frames, rng)
-            )
-            for clip in top.ravel()
-        ]
-    )
+    frames = clips.pictures(top.ravel(), settings.frames.eval_sampler, rng).numpy()
     device = evaluation.text.cls.device
     video = evaluation.video.select(torch.as_tensor(top.ravel(), device=device))
     text = evaluation.text.select(torch.as_tensor(np.repeat(chosen, top.shape[1]), device=device))
@@ -132,7 +123,7 @@ def film_strips(
         "top": top,
         "scores": arrays["t2v_top_scores"][chosen][:, :NUM_SHOWN],
         "frames": shrunk(frames.reshape(*top.shape, *frames.shape[1:])),
-        "frame_weights": weights_of(of_frames, (*top.shape, num_frames)),
+        "frame_weights": weights_of(of_frames, (*top.shape, settings.frames.num_frames)),
         "patch_weights": weights_of(of_patches, (*top.shape, model.config.num_patches)),
         "right": ranking[chosen] == 1,
     }

@@ -48,30 +48,6 @@ def ranks(scores: ArrayLike, truth: ArrayLike) -> Ints:
     return np.stack([above + 1, above + level], axis=1).astype(np.int64)
 
 
-def video_to_text_ranks(scores: ArrayLike, truth: ArrayLike) -> Ints:
-    """Rank, for each clip, of its best-scored caption: the best and worst that ties allow.
-
-    scores: (Q, G) oriented as for `ranks`.   truth: (Q,) the clip each caption belongs to.
-    Returns (G, 2). A clip's other captions never stand above it. With one caption per clip this is
-    `ranks` of the transposed scores. Raises ValueError as `ranks` does, and for a clip without a
-    caption.
-    """
-    matrix, right_item = _checked(scores, truth)
-    is_right = right_item[:, None] == np.arange(matrix.shape[1])  # (Q, G)
-    if not is_right.any(axis=0).all():
-        missing = np.flatnonzero(~is_right.any(axis=0))
-        raise ValueError(f"{len(missing)} gallery items have no caption, first index {missing[0]}")
-    right = np.where(is_right, matrix, -np.inf).max(axis=0)  # (G,)
-    above = (matrix > right).sum(axis=0)
-    level = ((matrix == right) & ~is_right).sum(axis=0)
-    return np.stack([above + 1, above + level + 1], axis=1).astype(np.int64)
-
-
-def ranks_both_ways(scores: ArrayLike, truth: ArrayLike) -> tuple[Ints, Ints]:
-    """Text-to-video ranks (Q, 2) and video-to-text ranks (G, 2) of one score matrix (Q, G)."""
-    return ranks(scores, truth), video_to_text_ranks(scores, truth)
-
-
 def _checked(scores: ArrayLike, truth: ArrayLike) -> tuple[Floats, Ints]:
     matrix, right_item = np.asarray(scores), np.asarray(truth)
     if matrix.dtype.kind not in "fiu":
@@ -115,16 +91,6 @@ def hits_at(cutoff: int, ranking: ArrayLike) -> Floats:
 def recall_at(cutoff: int, ranking: ArrayLike) -> float:
     """Percentage of queries whose worst rank is within the cutoff. ranking: (Q, 2)."""
     return float(hits_at(cutoff, ranking).mean())
-
-
-def median_rank(ranking: ArrayLike) -> float:
-    """Median of the worst ranks, for an even count between the middle two. ranking: (Q, 2)."""
-    return float(np.median(worst(ranking)))
-
-
-def mean_rank(ranking: ArrayLike) -> float:
-    """Mean of the worst ranks. ranking: (Q, 2)."""
-    return float(worst(ranking).mean())
 
 
 def order_right(right_scores: ArrayLike, twin_scores: ArrayLike) -> Floats:
@@ -186,18 +152,13 @@ def retrieval_metrics(
     ranks_v2t: ArrayLike,
     clusters: ArrayLike,
     rng: np.random.Generator,
-    of_gallery: ArrayLike | None = None,
 ) -> dict[str, Metric]:
     """Both directions' metrics, `t2v/...` over the Q captions and `v2t/...` over the G clips.
 
-    ranks_t2v: (Q, 2).   ranks_v2t: (G, 2).   clusters: (Q,).   of_gallery: (G,) from
-    `gallery_clusters`; may be left out only where caption i belongs to clip i.
+    ranks_t2v: (Q, 2).   ranks_v2t: (G, 2).   clusters: (Q,); caption i is of clip i.
     """
     forward = direction_metrics("t2v", ranks_t2v, clusters, rng)
-    backward = direction_metrics(
-        "v2t", ranks_v2t, clusters if of_gallery is None else of_gallery, rng
-    )
-    return forward | backward
+    return forward | direction_metrics("v2t", ranks_v2t, clusters, rng)
 
 
 def gallery_clusters(clusters: ArrayLike, truth: ArrayLike, num_gallery: int) -> Ints:

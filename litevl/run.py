@@ -254,7 +254,7 @@ def train_and_score(
             "notes": data.report.data.notes,
             "answer_list": listed and vars(listed),
         },
-        "weights": weights_part(weights),
+        "weights": vars(weights),
         "timings_seconds": {"train": history.seconds, "evaluate": finished - trained},
         "cost": measure.cost(model, settings, device)
         | {
@@ -335,11 +335,6 @@ def save_model(model: Model, folder: Path, use: Use, tokenizer: Tokenizer) -> No
             "  Free some space or choose another --output; finished runs are kept and the same "
             "command continues."
         ) from None
-
-
-def weights_part(report: WeightsReport) -> dict[str, Any]:
-    """The weights report as a record holds it."""
-    return vars(report)
 
 
 def history_part(history: History, settings: Resolved) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def make_arrays(variant: str, seed: int, num_queries: int = 60) -> dict[str, Any
     scores, shuffled = noise + right, noise + 0.6 * right
     truth = np.arange(num_queries)
     top = np.argsort(-scores, axis=1, kind="stable")[:, :10]
-    t2v, v2t = metrics.ranks_both_ways(scores, truth)
+    t2v, v2t = metrics.ranks(scores, truth), metrics.ranks(scores.T, truth)
     knows_order = variant != "no-temporal-attention"
     return {
         "query_ids": np.array([f"clip{i}#0" for i in range(num_queries)]),
