@@ -1,11 +1,45 @@
 """Fixtures that several test files share."""
 
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from clips import write_clip
+
+
+def work_here(jobs, work, _num_workers, _progress=False):
+    """As `work_on_clips`, without its processes, their time limits and the bar."""
+    from litevl.data.processes import Failure
+    from litevl.errors import DataError
+
+    do = pickle.loads(pickle.dumps(work)).do  # what cannot travel to a process fails here too
+    for job in jobs:
+        try:
+            yield job.clip_id, do(job)
+        except DataError as error:
+            yield job.clip_id, Failure(job.clip_id, str(error))
+
+
+@pytest.fixture(scope="module")
+def in_this_process():
+    """Work on clips without other processes: each costs more to start than it does in a test."""
+    from litevl.data import decode, prepared
+
+    with pytest.MonkeyPatch.context() as patch:
+        for user in (decode, prepared):
+            patch.setattr(user, "work_on_clips", work_here)
+        yield
+
+
+@pytest.fixture
+def with_processes(monkeypatch):
+    """Work on clips as it really goes, in one test of a module that is `in_this_process`."""
+    from litevl.data import decode, prepared, processes
+
+    for user in (decode, prepared):
+        monkeypatch.setattr(user, "work_on_clips", processes.work_on_clips)
 
 
 @pytest.fixture

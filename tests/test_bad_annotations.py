@@ -5,7 +5,6 @@ silence. Every test damages a copy of a small drawn world.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,15 +17,15 @@ from litevl.cli import main
 from litevl.data.mini import ensure_world
 from litevl.report import page
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
 FEW = {"train_scenes": 2, "validation_scenes": 1, "test_scenes": 2}
 QUICK = ("--variant", "full", "--max-steps", "1")
 Edit = Callable[[list[dict]], object]
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    """Decode with one process and leave out the report."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+def _no_report(monkeypatch):
+    """Leave out the report, which has its own tests."""
     monkeypatch.setattr(page, "render_report", lambda *_: Path("no report"))
 
 

@@ -25,6 +25,7 @@ from litevl.engine import retrieval
 from litevl.record import read_record
 from litevl.report import page
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
 FEW = small_world(train_scenes=2, validation_scenes=1, test_scenes=2)
 QUICK = ("--variant", "full", "--max-steps", "1")
 JSON = "train_val_videodatainfo.json"
@@ -32,9 +33,8 @@ TEST_CSV = "MSRVTT_JSFUSION_test.csv"
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    """Decode with one process and leave out the report, which has its own tests."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+def _no_report(monkeypatch):
+    """Leave out the report, which has its own tests."""
     monkeypatch.setattr(page, "render_report", lambda *_: Path("no report"))
 
 

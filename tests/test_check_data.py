@@ -15,6 +15,7 @@ from litevl.data.counting import check_clips
 from litevl.prepare import prepare, read_annotations
 from litevl.spec import load_spec, resolve
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
 NAMES = {"train": 16, "validation": 4, "test": 8}
 
 
@@ -157,6 +158,7 @@ def test_all_clips_of_a_split_gone_is_an_outcome_too(check, root):
     assert len(outcome["missing"]["test"]) == 8
 
 
+@pytest.mark.usefixtures("with_processes")
 def test_text_names_counts_clips_and_fingerprint(root, tmp_path, capsys):
     (root / "videos" / "video0.mp4").unlink()
     (root / "videos" / "video20.mp4").write_bytes(b"<html>404</html>")

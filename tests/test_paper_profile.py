@@ -4,7 +4,6 @@ Annotation files are as long as the published ones; what is small is the model a
 """
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,14 @@ from litevl.cli import main
 from litevl.report import page
 from litevl.spec import load_spec, resolve
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
 SUBSET = 2
 METRIC = {"msrvtt": "t2v/R@1", "didemo": "t2v/R@1", "msvd_qa": "accuracy", "msrvtt_qa": "accuracy"}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_process():
-    """Decode with one process: a second costs more than it saves on so few clips."""
+def _no_report():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "cpu_count", lambda: 1)
         patch.setattr(page, "render_report", lambda *_: Path("no report"))
         yield
 

@@ -17,6 +17,7 @@ from litevl.model.tokenizer import Tokenizer
 from litevl.prepare import count_questions, expect_usable_text
 from litevl.spec import AnswerList, DataSpec, load_spec, resolve
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
 WORDS = {"train": 3, "validation": 1, "test": 2}  # questions
 EXPECTED = {f"{split}_questions": count for split, count in WORDS.items()}
 

@@ -15,6 +15,7 @@ from litevl.data.prepared import PREPARED_FILE
 from litevl.prepare import read_annotations
 from litevl.spec import load_spec, resolve
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
 NUM_CLIPS = 28
 
 
@@ -96,6 +97,7 @@ def test_interrupted_preparation_continues(litevl_data, tmp_path, monkeypatch):
     }
 
 
+@pytest.mark.usefixtures("with_processes")
 def test_clips_that_fail_or_are_missing_are_named_and_the_others_prepared(litevl_data, root):
     short, empty, gone = (root / "videos" / f"video{n}.mp4" for n in (20, 1, 0))
     short.write_bytes(short.read_bytes()[:-400])

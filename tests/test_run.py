@@ -3,7 +3,6 @@
 import copy
 import json
 import logging
-import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +26,7 @@ from litevl.report import page
 from litevl.run import execute_plan
 from litevl.spec import load_spec
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
 FULL = ["--variant", "full"]
 
 
@@ -34,12 +34,6 @@ FULL = ["--variant", "full"]
 def spec(small) -> dict:
     """The spec as nested tables, to be changed and written."""
     return small_settings(small / "world", small / "model.safetensors")
-
-
-@pytest.fixture(autouse=True)
-def _one_process(monkeypatch):
-    """Decode with one process: a second costs more than it saves on so few clips."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
 
 
 @pytest.fixture

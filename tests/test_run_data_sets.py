@@ -4,7 +4,6 @@ What all data sets share is tested on MSRVTT, in test_run.py.
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,18 +16,11 @@ from litevl import run as engine
 from litevl.cli import main
 from litevl.report import page
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
 render_report = page.render_report
 QUESTION_SETS = ("msvd-qa", "msrvtt-qa")
 NUM_TEST = 2 * SCENES["test"]  # clips: each scene gives two
 about_questions = pytest.mark.parametrize("dataset", QUESTION_SETS)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_process():
-    """Decode with one process: a second costs more than it saves on so few clips."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "cpu_count", lambda: 1)
-        yield
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """One's own clips from `litevl data new` to records, a report and search, on tiny clips."""
 
-import os
 import re
 import shlex
 import shutil
@@ -18,6 +17,7 @@ from litevl.data.own import read_texts
 from litevl.data.scenes import render
 from litevl.spec import World
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
 ROOT = Path(__file__).parents[1]
 CLIPS = [f"video{number}" for number in range(12)]
 SPLIT = dict(zip(CLIPS, ["train"] * 6 + ["validation"] * 2 + ["test"] * 4, strict=True))
@@ -30,14 +30,6 @@ ROWS = {
        for place, clip in enumerate(CLIPS)]
     + ["video8,what moves?,circle,test"],
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_process():
-    """Decode with one process: a second costs more than it saves on so few clips."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "cpu_count", lambda: 1)
-        yield
 
 
 @pytest.fixture(scope="module")

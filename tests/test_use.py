@@ -22,6 +22,7 @@ from litevl.model.tokenizer import Tokenizer
 from litevl.run import save_model
 from litevl.trained import Trained, use_of
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
 README = Path(__file__).parents[1] / "README.md"
 TEXT = "a red square moves left"
 FOREIGN = "\u65e5\u672c"  # no word of the vocabulary, and no letters of one
@@ -169,6 +170,7 @@ def test_indexing_that_was_killed_goes_on_where_it_stopped(models, clips, encode
     assert sum(encoded) - before == 9 - 2 * 2
 
 
+@pytest.mark.usefixtures("with_processes")
 def test_clip_that_cannot_be_decoded_is_named_and_the_others_are_found(models, clips, capsys):
     (clips / "3.mp4").write_bytes(b"no video")
     assert main(["index", str(clips), "--model", str(models["retrieval"])]) == 0

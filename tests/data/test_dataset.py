@@ -27,6 +27,8 @@ from litevl.data.msrvtt import load_msrvtt
 from litevl.data.video import DECODERS, read_frames
 from litevl.errors import DataError, RunError, ShapeError
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
+
 
 def open_store(clips, folder, size_px=32, decoder="pyav"):
     return FrameStore.open(clips, folder, size_px, decoder, num_workers=1, progress=False)
@@ -261,6 +263,7 @@ def test_folder_that_cannot_be_made_is_one_message(clips, tmp_path):
         open_store(clips, tmp_path / "file" / "cache")
 
 
+@pytest.mark.usefixtures("with_processes")
 def test_building_shows_how_many_clips_are_done(clips, tmp_path, capsys):
     FrameStore.open(clips, tmp_path, 32, "pyav", num_workers=1)
     assert "6/6" in capsys.readouterr().err

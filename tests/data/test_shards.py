@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from clips import write_damaged
 
-from litevl.data import decode, shards
+from litevl.data import shards
 from litevl.data.annotations import Clip
 from litevl.data.dataset import FrameStore
-from litevl.data.processes import Failure
 from litevl.data.samplers import possible_frames, sampler_of
 from litevl.data.shards import Reading, Shards
 from litevl.data.video import read_frames
 from litevl.errors import DataError, RunError
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
 READING = Reading(32, "pyav", None, "segment-random", 2, 2)
 MIDDLE = replace(READING, sampler="segment-middle", choices=None)
 
@@ -29,27 +29,6 @@ def open_shards(clips, folder, reading=READING, **options):
 @pytest.fixture(autouse=True)
 def _two_clips_a_shard(monkeypatch):
     monkeypatch.setattr(shards, "SHARD_BYTES", 6 * 32 * 32 * 3)
-
-
-@pytest.fixture(autouse=True)
-def _in_this_process(request, monkeypatch):
-    """Processes take a second to start; one test has them."""
-    if "with_processes" in request.fixturenames:
-        return
-
-    def work_on_clips(jobs, work, _num_workers, _progress):
-        for job in jobs:
-            try:
-                yield job.clip_id, work.do(job)
-            except DataError as error:
-                yield job.clip_id, Failure(job.clip_id, str(error))
-
-    monkeypatch.setattr(decode, "work_on_clips", work_on_clips)
-
-
-@pytest.fixture
-def with_processes():
-    """Decoding as it really goes."""
 
 
 @pytest.mark.usefixtures("with_processes")
