@@ -17,6 +17,7 @@ from litevl.record import read_arrays, write_plan
 from litevl.report import render_report
 from litevl.report.page import render_all
 
+no_pictures = pytest.mark.usefixtures("no_pictures")
 VARIANTS = ("full", "no-temporal-attention")
 METRICS = ("t2v/R@1", "t2v/R@5", "t2v/R@10", "t2v/MdR")
 
@@ -111,6 +112,7 @@ def test_every_claim_has_a_verdict_on_every_data_set_and_leads_to_its_report(pag
     assert "Claims: " in Page(page).text
 
 
+@no_pictures
 def test_same_claim_stands_together_whatever_the_order_of_the_plans(tmp_path: Path) -> None:
     write_all_studies(tmp_path / "records", VARIANTS)
     for path in (tmp_path / "records").glob("*/mini.plan.json"):
@@ -150,6 +152,7 @@ def test_same_records_give_the_same_bytes(page: Path, records_dir: Path, tmp_pat
     assert content(render_report(records_dir, tmp_path).parent) == content(page.parent)
 
 
+@no_pictures
 def test_profiles_never_share_a_table(tmp_path: Path) -> None:
     records = tmp_path / "records"
     write_study(records, ["full"])
@@ -170,6 +173,7 @@ def test_profiles_never_share_a_table(tmp_path: Path) -> None:
     assert render_report(records, tmp_path) == tmp_path
 
 
+@no_pictures
 def test_what_did_not_run_says_so_and_why(tmp_path: Path) -> None:
     records = tmp_path / "records"
     write_study(records, VARIANTS)
@@ -205,6 +209,7 @@ def test_what_did_not_run_says_so_and_why(tmp_path: Path) -> None:
     assert not (report.parent / "figures" / "claims.png").exists()
 
 
+@no_pictures
 def test_seeds_that_differ_are_given_data_set_by_data_set(tmp_path: Path) -> None:
     records = tmp_path / "records"
     write_study(records, ["full"], seeds=[0, 1])
@@ -213,6 +218,7 @@ def test_seeds_that_differ_are_given_data_set_by_data_set(tmp_path: Path) -> Non
     assert "MSRVTT 0, 1; MSVD-QA 0" in shown
 
 
+@no_pictures
 def test_two_studies_of_one_data_set_keep_apart(tmp_path: Path) -> None:
     records = tmp_path / "records"
     folder = write_study(records, ["full"])
@@ -225,6 +231,7 @@ def test_two_studies_of_one_data_set_keep_apart(tmp_path: Path) -> None:
     assert headings(report)[:2] == ["MSRVTT (didemo), 60 captions", "MSRVTT (msrvtt), 60 captions"]
 
 
+@no_pictures
 def test_study_of_an_unknown_data_set_comes_last(tmp_path: Path) -> None:
     records = tmp_path / "records"
     write_study(records, ["full"])
@@ -233,6 +240,7 @@ def test_study_of_an_unknown_data_set_comes_last(tmp_path: Path) -> None:
     assert headings(render_report(records, tmp_path))[-1] == "mine"
 
 
+@no_pictures
 def test_run_of_one_study_renders_the_combined_page_again(tmp_path: Path) -> None:
     records = tmp_path / "records"
     write_study(records, VARIANTS)
@@ -250,6 +258,7 @@ def test_run_of_one_study_renders_the_combined_page_again(tmp_path: Path) -> Non
     assert own.read_text() == "rendered before"
 
 
+@no_pictures
 def test_other_code_and_other_weights_of_a_study_are_warned_about(tmp_path: Path) -> None:
     records = tmp_path / "records"
     write_study(records, ["full"])
@@ -265,6 +274,7 @@ def test_other_code_and_other_weights_of_a_study_are_warned_about(tmp_path: Path
     assert "The data sets' runs did not all start from the same weights." in text
 
 
+@no_pictures
 def test_markup_in_titles_stays_text_and_odd_folders_keep_their_links(tmp_path: Path) -> None:
     records = tmp_path / "records"
     write_study(records, VARIANTS)
@@ -288,12 +298,14 @@ def test_markup_in_titles_stays_text_and_odd_folders_keep_their_links(tmp_path: 
     assert "<script>" not in re.sub(r"```.*?```", "", markdown, flags=re.DOTALL)
 
 
+@no_pictures
 def test_spec_named_as_the_page_itself_is_refused(tmp_path: Path) -> None:
     write_plan(tmp_path / "combined", "mini", make_plan(["combined-mini-full-s0-00000000"]))
     with pytest.raises(DataError, match=r"(?s)page of all data sets.*another name"):
         render_report(tmp_path, tmp_path)
 
 
+@no_pictures
 def test_verdicts_at_one_glance_are_those_of_the_claims(tmp_path: Path) -> None:
     records = tmp_path / "records"
     write_study(records, ["full", "no-scaling"], seeds=(0, 1))
@@ -325,6 +337,7 @@ def test_verdicts_at_one_glance_are_those_of_the_claims(tmp_path: Path) -> None:
     assert any(not row["value"] for row in claims)
 
 
+@no_pictures
 def test_two_claims_about_the_same_variants_both_have_a_verdict(tmp_path: Path) -> None:
     records = tmp_path / "records"
     path = write_study(records, VARIANTS) / "mini.plan.json"
@@ -341,6 +354,7 @@ def test_two_claims_about_the_same_variants_both_have_a_verdict(tmp_path: Path) 
     assert first["MSVD-QA"] != second["MSVD-QA"] == "-"
 
 
+@no_pictures
 def test_picture_is_described_with_the_differences_that_the_tables_show(tmp_path: Path) -> None:
     records = tmp_path / "records"
     write_all_studies(records, VARIANTS)

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 from all_records import retell
+from matplotlib.figure import Figure
 from question_records import question_run_id, write_question_study
 from records import change_record, write_study
 from test_numbers import ENDS, Shown, difference, mean_over_seeds
@@ -54,7 +56,8 @@ def records_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(records_dir: Path) -> Path:
-    return render_report(records_dir, records_dir.parent)
+    with mock.patch.object(Figure, "savefig"):  # nobody looks at the pictures
+        return render_report(records_dir, records_dir.parent)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from litevl.report.page import render_all
 
 pytestmark = [
     pytest.mark.latex,
+    pytest.mark.usefixtures("no_pictures"),
     pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex on the path"),
 ]
 DOCUMENT = r"""\documentclass{article}

@@ -19,6 +19,7 @@ from litevl.report import render_report
 from litevl.report.layout import LAYOUTS
 from litevl.report.runs import RESAMPLING_SEED, per_query, sources
 
+no_pictures = pytest.mark.usefixtures("no_pictures")
 NUMBER = re.compile(r"(?<![\w.@-])[-+]?\d+(?:\.\d+)?(?![\w@])")
 PROSE = ("note", "scope", "files", "footnotes")  # what explains, and quotes no result
 ENDS = ("value", "low", "high")
@@ -162,6 +163,7 @@ def difference(metric: str, ours: Any, theirs: Any, arrays: Any) -> Any:
 
 
 @pytest.mark.parametrize("write", [write_study, write_question_study])
+@no_pictures
 def test_every_number_on_the_page_is_found_in_a_record(tmp_path: Path, write: Any) -> None:
     folder = write(tmp_path / "records", ["full", "no-temporal-attention"], seeds=(0, 1))
     page = render_report(folder.parent, tmp_path)
@@ -171,6 +173,7 @@ def test_every_number_on_the_page_is_found_in_a_record(tmp_path: Path, write: An
     assert [number for number in told if number not in known] == []
 
 
+@no_pictures
 def test_number_that_no_record_has_is_noticed(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "records", ["full", "no-temporal-attention"], seeds=(0, 1))
     page = render_report(folder.parent, tmp_path)
