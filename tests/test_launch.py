@@ -9,21 +9,24 @@ import time
 from pathlib import Path
 
 import pytest
-from small import small_settings, small_world, the_record, write_spec, write_weights
+import torch
+from small import small_settings, the_record, write_spec, write_weights
+
+from litevl.cli import main
 
 ROOT = Path(__file__).parents[1]
 # Its launcher for GPUs works without any; its own for CPUs needs MPI.
 ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "-m"]
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
 ALONE = []
+RUN = ["run", "spec.toml", "--profile", "mini", "--variant", "full"]
 STEPS = 40_000
 
 
 def start(folder: Path, launcher: list[str], output: str, *more: str) -> subprocess.Popen:
     """`litevl run` of one variant in a folder with a spec, started by a launcher."""
-    run = ["litevl", "run", "spec.toml", "--profile", "mini", "--variant", "full", *more]
     return subprocess.Popen(
-        [sys.executable, "-m", *launcher, *run, "--output", output],
+        [sys.executable, "-m", *launcher, "litevl", *RUN, *more, "--output", output],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -40,36 +43,42 @@ def finished(process: subprocess.Popen) -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """A spec, a small world that is drawn and decoded already, and weights without dropout."""
+def folder(small, tmp_path_factory) -> Path:
+    """A spec of weights without dropout, and what its run on one process leaves, in `alone`."""
     folder = tmp_path_factory.mktemp("launch")
     weights = write_weights(folder / "weights", dropout=0.0)
-    write_spec(folder / "spec.toml", small_settings(Path("world"), weights))
-    finished(start(folder, ALONE, "alone"))
+    write_spec(folder / "spec.toml", small_settings(small / "world", weights))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as `start`
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            assert main([*RUN, "--output", "alone"]) == 0
+    finally:
+        torch.set_num_threads(threads)
     return folder
 
 
 @pytest.fixture
-def endless(tmp_path) -> Path:
+def endless(small, tmp_path) -> Path:
     """A spec whose training takes minutes, with checkpoints once an hour."""
-    weights = write_weights(tmp_path / "weights")
-    spec = small_settings(Path("world"), weights, small_world())
+    spec = small_settings(small / "world", small / "model.safetensors")
     spec["profile"]["mini"]["train"] |= {"epochs": STEPS // 4, "checkpoint_minutes": 60.0}
     write_spec(tmp_path / "spec.toml", spec)
     return tmp_path
 
 
-@pytest.mark.parametrize("launcher", [ACCELERATE, TORCHRUN], ids=["accelerate", "torchrun"])
-def test_launched_run_is_the_run_of_one_process(folder, launcher):
-    printed = finished(start(folder, launcher, launcher[0]))
+def test_launched_run_is_the_run_of_one_process(folder):
+    """By accelerate, which goes by torchrun's own code; tests below start torchrun itself."""
+    printed = finished(start(folder, ACCELERATE, "launched"))
     assert printed.count("run 1 of 1") == 1, "every process printed"
-    record, expected = the_record(folder / launcher[0]), the_record(folder / "alone")
+    record, expected = the_record(folder / "launched"), the_record(folder / "alone")
     assert record.run.id == expected.run.id
     assert record.hardware.processes == 2
     assert record.metrics == expected.metrics
     seconds = record.timings_seconds.train + record.timings_seconds.evaluate
     assert record.cost.device_hours == pytest.approx(2 * seconds / 3600)
-    files = ({p.name for p in (folder / o).rglob("*.*")} for o in (launcher[0], "alone"))
+    files = ({p.name for p in (folder / o).rglob("*.*")} for o in ("launched", "alone"))
     assert next(files) == next(files)
 
 
