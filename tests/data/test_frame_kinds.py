@@ -3,6 +3,7 @@
 What differs is measured here and listed in reproductions/README.md.
 """
 
+from itertools import product
 from pathlib import Path
 
 import decord
@@ -105,11 +106,11 @@ def test_clip_of_one_frame_gives_it_as_often_as_asked(written, kind, decoder):
     assert (frames == frames[0]).all()
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "decoder"),
+    [pair for pair in product(KINDS, DECODERS) if pair != (ONLY_PYAV, "decord")],
+)
 def test_some_frames_are_those_of_the_whole_clip_bit_for_bit(written, kind, decoder):
-    if (kind, decoder) == (ONLY_PYAV, "decord"):
-        return  # refused, as told above
     clip = written(kind)
     whole = read_frames(clip, None, 48, decoder)
     rng = np.random.default_rng(0)
