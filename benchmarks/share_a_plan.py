@@ -9,6 +9,7 @@ compares every record with that of a single process. Exit 1 where anything diffe
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import signal
@@ -33,6 +34,7 @@ BEGUN = re.compile(r"^ *run \d+ of \d+: (\S+)$", re.MULTILINE)
 
 def main() -> int:
     """Measure and print; 1 where a run was done twice or not at all, or came out otherwise."""
+    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()  # for --help
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
         "OMP_NUM_THREADS": "1",

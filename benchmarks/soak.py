@@ -9,6 +9,7 @@ be there. Exits with 1 otherwise. Linux only: it looks into /proc.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
@@ -36,6 +37,7 @@ class Held:
 
 def main() -> int:
     """Run in a process of its own, print what it held, and judge."""
+    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()  # for --help
     with TemporaryDirectory(prefix="litevl-soak-") as temporary:
         ours, theirs = os.pipe()
         child = os.fork()
