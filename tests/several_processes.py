@@ -1,22 +1,28 @@
-"""What training and evaluation come to on one process of several; started by torchrun in tests.
+"""What training and evaluation come to on several processes; tests start it as a process.
 
-python tests/several_processes.py FOLDER CASES...
+python tests/several_processes.py FOLDER
 
-trains each case for ten steps in fp32, scores the test split, and leaves on rank 0 what came out in
-FOLDER/<case>-<number of processes>.pt.
+forks each group's processes from this one, which has loaded torch for all of them, and tells
+them what torchrun would. They train each case for ten steps in fp32, score the test split, and
+leave on rank 0 what came out in FOLDER/<case>-<number of processes>.pt.
 """
 
+import faulthandler
+import multiprocessing
+import os
+import socket
 import sys
 from pathlib import Path
 from unittest import mock
 
 import torch
+import torch._dynamo  # every optimiser loads it, which takes seconds: here once for all
 from small_questions import new_answerer, new_model, question_sets, task_settings, with_train
 
 from litevl import measure_answers, measure_retrieval
 from litevl.engine import train as engine
 from litevl.engine.answering import AnsweringObjective
-from litevl.engine.distributed import Group, join_group
+from litevl.engine.distributed import Group, join_group, leave_group
 from litevl.engine.precision import repeatable
 from litevl.engine.retrieval import RetrievalObjective
 from litevl.model.text import AttentionHeads
@@ -37,7 +43,15 @@ CASES = {
     "answering": ("msvd-qa", {"batch_size": 12}),
     "answering-accumulated": ("msvd-qa", {"batch_size": 12, "device_batch_size": 3}),
 }
+# Number of processes -> cases
+GROUPS = {
+    2: [case for case in CASES if case != "idle"],
+    3: ["idle"],
+    4: ["uneven", "momentum", "answering"],
+}
 STEPS = 10
+FORK = multiprocessing.get_context("fork")
+SECONDS = 300  # a process that takes longer hangs
 
 
 def settings_of(case: str, folder: Path):
@@ -88,16 +102,40 @@ def outcome(case: str, folder: Path, output: Path, group: Group, **changes) -> d
     }
 
 
-def main(folder: Path, cases: list[str]) -> None:
-    """Run the cases as one process of the group."""
+def work(folder: Path, size: int, rank: int, port: int) -> None:
+    """Life of one process of a group: its cases."""
+    faulthandler.dump_traceback_later(SECONDS, exit=True)
+    own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+    os.environ |= {name: str(value) for name, value in own.items()}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     group = join_group()
-    for case in cases:
-        output = folder / f"{case}-{group.size}"
-        found = outcome(case, folder, output, group)
+    for case in GROUPS[size]:
+        found = outcome(case, folder, folder / f"{case}-{size}", group)
         found["ranks"] = group.each({k: v.sum().item() for k, v in found["weights"].items()})
         if group.is_main:
-            torch.save(found, folder / f"{case}-{group.size}.pt")
+            torch.save(found, folder / f"{case}-{size}.pt")
+    leave_group()
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def main(folder: Path) -> None:
+    """Run one group after the other; an error where one of its processes ends badly."""
+    for size in GROUPS:
+        port = free_port()
+        ranks = [FORK.Process(target=work, args=(folder, size, n, port)) for n in range(size)]
+        for rank in ranks:
+            rank.start()
+        for rank in ranks:
+            rank.join()
+        codes = [rank.exitcode for rank in ranks]
+        if any(codes):
+            sys.exit(f"{size} processes ended with {codes}")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    main(Path(sys.argv[1]))

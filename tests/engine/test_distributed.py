@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from several_processes import CASES, outcome
+from several_processes import CASES, GROUPS, outcome
 
 from litevl.engine.distributed import ALONE, Group, rows_at_once
 from litevl.errors import SpecError
@@ -16,27 +16,21 @@ ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 
-def launch(folder: Path, size: int, cases) -> None:
-    """Run the cases on so many processes, as torchrun starts them."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={size}", str(ROOT / "tests" / "several_processes.py")]
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """What the cases came to on two, three and four processes."""
+    folder = tmp_path_factory.mktemp("several")
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
         "OMP_NUM_THREADS": "1",
     }
     done = subprocess.run(
-        [*command, str(folder), *cases], env=environment, capture_output=True, text=True
+        [sys.executable, str(ROOT / "tests" / "several_processes.py"), str(folder)],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
-    assert done.returncode == 0, done.stderr[-4000:]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """What the cases came to on two and on four processes."""
-    folder = tmp_path_factory.mktemp("several")
-    launch(folder, 2, [case for case in CASES if case != "idle"])
-    launch(folder, 3, ["idle"])
-    launch(folder, 4, ["uneven", "momentum", "answering"])
+    assert done.returncode == 0, done.stderr[-16_000:]  # the first to fail, and its peers
     return folder
 
 
@@ -46,7 +40,10 @@ def alone(folder):
     known = {}
 
     def of(case, **changes):
-        key = (case, *changes.items())
+        dataset, train = CASES[case]
+        # None is the default, so that a case may be another one without its accumulation.
+        told = {name: value for name, value in (train | changes).items() if value is not None}
+        key = (dataset, *sorted(told.items()))
         if key not in known:
             output = folder / "alone" / "-".join(map(str, key))
             known[key] = outcome(case, folder, output, ALONE, **changes)
@@ -102,11 +99,7 @@ def expect_same(found, expected):
 
 @pytest.mark.parametrize(
     ("case", "size"),
-    [
-        *((case, 2) for case in CASES if case != "idle"),
-        ("idle", 3),
-        *((case, 4) for case in ("uneven", "momentum", "answering")),
-    ],
+    [(case, size) for size, cases in GROUPS.items() for case in cases],
 )
 def test_several_processes_come_to_what_one_comes_to(folder, alone, case, size):
     found = torch.load(folder / f"{case}-{size}.pt", weights_only=False)
