@@ -25,7 +25,6 @@ from safetensors import SafetensorError
 from litevl import measure, measure_answers, measure_retrieval
 from litevl.cost import Assumptions, Model, estimates
 from litevl.engine.answering import AnsweringObjective
-from litevl.engine.checkpoint import remove_checkpoints
 from litevl.engine.distributed import Group, join_group
 from litevl.engine.precision import compile_encoders, repeatable
 from litevl.engine.retrieval import RetrievalObjective
@@ -40,7 +39,7 @@ from litevl.plan import PlannedRun, plan
 from litevl.prepare import Prepared, prepare
 from litevl.profiles import choose, start_of
 from litevl.record import code_state, hardware, package_versions, write_plan, write_record
-from litevl.sharing import Left, Options, left_of, tidy, turns
+from litevl.sharing import Left, Options, left_of, remove_checkpoints, tidy, turns
 from litevl.side_by_side import CONTEXT, execute_side_by_side, num_side_by_side
 from litevl.spec import Resolved, Spec, as_dict, load_spec, model_options, task_of
 from litevl.trained import Use, use_of, write_use

@@ -9,7 +9,6 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from litevl.engine.checkpoint import remove_checkpoints
 from litevl.locks import POLL_SECONDS, held, holder
 from litevl.plan import PlannedRun, State, record_path, state
 
@@ -97,6 +96,13 @@ def tidy(run: PlannedRun, output: Path) -> None:
         with held(_lock_file(run, output)) as is_ours:
             if is_ours:
                 remove_checkpoints(folder)
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Delete what a finished run does not need any more; its trained model stays, in `model/`."""
+    for pattern in ("*.pt", ".*.pt.*.tmp", "*.f16", "*.part", ".*.part.*.tmp"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)  # another process may be at it
 
 
 def is_held(run: PlannedRun, output: Path) -> bool:

@@ -122,13 +122,6 @@ def _load(path: Path, device: torch.device) -> dict[str, Any]:
     return content
 
 
-def remove_checkpoints(folder: Path) -> None:
-    """Delete what a finished run does not need any more; its trained model stays, in `model/`."""
-    for pattern in ("*.pt", ".*.pt.*.tmp", "*.f16", "*.part", ".*.part.*.tmp"):
-        for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)  # another process may be at it
-
-
 def expect_same_settings(stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise RunError that lists every setting which is not as in the checkpoint.
 

@@ -12,10 +12,10 @@ from litevl.engine.checkpoint import (
     expect_same_data,
     expect_same_settings,
     read_checkpoint,
-    remove_checkpoints,
     write_checkpoint,
 )
 from litevl.errors import RunError
+from litevl.sharing import remove_checkpoints
 
 CPU = torch.device("cpu")
 OLD = {"step": 1, "weight": torch.arange(3.0)}
