@@ -299,11 +299,11 @@ def test_of_two_processes_one_replaces_the_world_and_the_other_waits(tmp_path, w
     root, log = tmp_path / "world", tmp_path / "log"
     root.mkdir()
     (root / "world.json").write_text('{"train_scenes": 1}')
-    spawn = multiprocessing.get_context("spawn")
-    barrier = spawn.Barrier(2)
+    fork = multiprocessing.get_context("fork")  # torch is loaded already
+    barrier = fork.Barrier(2)
     few = world.model_copy(update={"train_scenes": 1, "validation_scenes": 0, "test_scenes": 1})
     given = (root, few, log, barrier)
-    processes = [spawn.Process(target=ensure_slowly, args=given) for _ in range(2)]
+    processes = [fork.Process(target=ensure_slowly, args=given) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:

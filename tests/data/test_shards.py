@@ -312,10 +312,10 @@ def open_slowly(clips, folder, log, barrier):
 
 def test_of_two_processes_one_decodes_and_the_other_waits(clips, tmp_path):
     cache, log = tmp_path / "cache", tmp_path / "log"
-    spawn = multiprocessing.get_context("spawn")
-    barrier = spawn.Barrier(2)
+    fork = multiprocessing.get_context("fork")  # torch is loaded already
+    barrier = fork.Barrier(2)
     needed = (clips[:2], cache, log, barrier)
-    processes = [spawn.Process(target=open_slowly, args=needed) for _ in range(2)]
+    processes = [fork.Process(target=open_slowly, args=needed) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:
