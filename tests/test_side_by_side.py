@@ -47,7 +47,7 @@ def test_runs_side_by_side_leave_the_records_of_runs_one_by_one(small, tmp_path,
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        assert main(["run", str(spec), *TWO, "--output", str(apart)]) == 0
+        assert main(["run", str(spec), *TWO, "--output", str(apart), "--no-report"]) == 0
     finally:
         torch.set_num_threads(threads)
     assert main(["run", str(spec), *TWO, "--output", str(together), "--jobs", "2"]) == 0
