@@ -1,12 +1,18 @@
 """What a device computes in."""
 
+from itertools import islice
+from pathlib import Path
+
 import pytest
 import torch
-from tiny import tiny_model
+from small import write_weights
+from small_questions import new_objective, question_sets, task_settings
+from tiny import TOLERANCE, tiny_model
 
 from litevl.engine.precision import compile_encoders, computing, repeatable, settle
 from litevl.model.momentum import MomentumTeacher
 
+CLOSE = TOLERANCE[torch.float32]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
@@ -40,6 +46,37 @@ def test_encoders_of_the_momentum_copy_are_compiled_with_the_models(monkeypatch)
     compile_encoders([model, teacher])
     encoders = [(part.visual_encoder, part.text_encoder) for part in (model, teacher.slow)]
     assert [id(module) for module in compiled] == [id(one) for pair in encoders for one in pair]
+
+
+def test_compiled_encoders_give_the_same_losses_and_gradients(tmp_path, monkeypatch):
+    """Traced by torch.compile but not turned into kernels, which would take a C++ compiler."""
+    write_weights(tmp_path, dropout=0.0)
+    settings = task_settings(tmp_path, "msrvtt")
+    clips = question_sets(tmp_path, Path(settings.model.weights))
+    plain, compiled = new_objective(settings, clips), new_objective(settings, clips)
+    compile_module = torch.nn.Module.compile
+    graphs = []
+
+    def traced(graph, _inputs):
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda module: compile_module(module, backend=traced)
+    )
+    compile_encoders(compiled.parts().values())
+    for step, batch in enumerate(islice(plain.batches(0), 2)):
+        losses = [
+            objective.backward(batch, step, torch.Generator().manual_seed(step))
+            for objective in (plain, compiled)
+        ]
+        assert {k: v.item() for k, v in losses[1].items()} == pytest.approx(
+            {k: v.item() for k, v in losses[0].items()}, rel=CLOSE
+        )
+    assert graphs
+    gradients = [{n: p.grad for n, p in o.model.named_parameters()} for o in (plain, compiled)]
+    for name, gradient in gradients[0].items():
+        assert torch.allclose(gradients[1][name], gradient, rtol=CLOSE, atol=CLOSE), name
 
 
 @pytest.mark.parametrize(
