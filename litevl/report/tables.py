@@ -73,8 +73,15 @@ def metric_cell(found: Metric | None, signed: bool = False) -> Cell:
         return Cell("-")
     if found["low"] is None or found["high"] is None:
         return Cell("-", "no interval")
-    ends = f"[{number(found['low'])}, {number(found['high'])}]"
-    return Cell(number(found["value"], signed=signed), ends)
+    return Cell(
+        number(found["value"], signed=signed), f"[{end(found['low'])}, {end(found['high'])}]"
+    )
+
+
+def end(value: float) -> str:
+    """An interval's end, with the digits that it takes to see on which side of zero it lies."""
+    digits = next((n for n in (1, 2, 3) if round(value, n)), 1)
+    return number(value, digits)
 
 
 def seeds_text(runs: Sequence[Run]) -> str:

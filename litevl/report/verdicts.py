@@ -75,24 +75,34 @@ def compare(study: Study, better: str, worse: str, metric: str) -> Comparison:
 
 
 def judge_claim(study: Study, claim: Claim) -> ClaimResult:
-    """Supported if the paired 95 % interval lies above zero, contradicted if below."""
+    """Supported if the paired 95 % interval lies above zero, contradicted if below.
+
+    Inconclusive also where a seed's own difference has the other sign: the interval is over
+    queries, and other training runs may differ by more.
+    """
     found = compare(study, claim.better, claim.worse, claim.metric)
     difference = found.difference
     if difference is None:
         verdict: ClaimVerdict = "incomparable" if found.seeds else "not run"
         return ClaimResult(claim, verdict, found, found.problem or "")
     low, high = difference["low"], difference["high"]
-    planned = {run.seed for run in study.runs if run.variant in (claim.better, claim.worse)}
-    lacking = sorted(planned - set(found.seeds))
-    short = f"; without seed {', '.join(map(str, lacking))}" if lacking else ""
+    short = _without(study, (claim.better, claim.worse), found.seeds)
     if low is None or high is None or found.num_clusters < FEWEST_CLUSTERS:
         why = f"only {found.num_clusters} independent sources, {FEWEST_CLUSTERS} needed{short}"
         return ClaimResult(claim, "inconclusive", found, why)
-    if low > 0:
-        return ClaimResult(claim, "supported", found, f"the interval lies above zero{short}")
-    if high < 0:
-        return ClaimResult(claim, "contradicted", found, f"the interval lies below zero{short}")
-    return ClaimResult(claim, "inconclusive", found, f"the interval includes zero{short}")
+    if low <= 0 <= high:
+        return ClaimResult(claim, "inconclusive", found, f"the interval includes zero{short}")
+    verdict, where = ("supported", "above") if low > 0 else ("contradicted", "below")
+    others = [
+        str(seed)
+        for seed, value in zip(found.seeds, found.per_seed, strict=True)
+        if (value > 0) != (low > 0)
+    ]
+    if others:
+        why = f"the interval lies {where} zero, but seed {', '.join(others)} does not{short}"
+        return ClaimResult(claim, "inconclusive", found, why)
+    alone = "; one seed: another training run may differ by more" if len(found.seeds) == 1 else ""
+    return ClaimResult(claim, verdict, found, f"the interval lies {where} zero{alone}{short}")
 
 
 def judge_claims(study: Study) -> tuple[ClaimResult, ...]:
@@ -123,7 +133,8 @@ def judge_target(study: Study, target: Target) -> TargetResult:
         why = problem or "the runs differ in their queries, or lack the metric"
         return TargetResult(target, "incomparable", None, seeds, why)
     gap = ours["value"] - target.value
-    why = f"{abs(gap):.2f} {'above' if gap > 0 else 'below'} the published value"
+    short = _without(study, (target.variant,), seeds)
+    why = f"{abs(gap):.2f} {'above' if gap > 0 else 'below'} the published value{short}"
     if abs(gap) <= target.tolerance + 1e-9:  # 46.7 - 45.5 is not 1.2 in binary
         return TargetResult(target, "reproduced", ours, seeds, why)
     return TargetResult(target, "higher" if gap > 0 else "lower", ours, seeds, why)
@@ -134,6 +145,13 @@ def judge_targets(study: Study) -> tuple[TargetResult, ...]:
     if study.plan is None or study.profile != "paper":
         return ()
     return tuple(judge_target(study, target) for target in study.plan.targets)
+
+
+def _without(study: Study, variants: tuple[str, ...], seeds: tuple[int, ...]) -> str:
+    """Which planned seeds a verdict lacks, as the end of its reason."""
+    planned = {run.seed for run in study.runs if run.variant in variants}
+    lacking = sorted(planned - set(seeds))
+    return f"; without seed {', '.join(map(str, lacking))}" if lacking else ""
 
 
 def _count_problem(runs: tuple[Run, ...]) -> str | None:

@@ -15,6 +15,7 @@ from litevl.report.tables import (
     Heading,
     Table,
     commits_text,
+    end,
     kinds_text,
     label,
     metric_cell,
@@ -39,6 +40,14 @@ def test_numbers_are_rounded_and_never_minus_zero(value: float, text: str) -> No
 )
 def test_differences_have_a_sign_unless_they_round_to_nothing(value: float, text: str) -> None:
     assert number(value, signed=True) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.033, "0.03"), (-0.033, "-0.03"), (-0.0004, "0.0"), (0.0, "0.0"), (0.26, "0.3")],
+)
+def test_an_intervals_end_shows_on_which_side_of_zero_it_lies(value: float, text: str) -> None:
+    assert end(value) == text
 
 
 def test_metric_cell_shows_value_and_interval_or_nothing() -> None:

@@ -58,6 +58,27 @@ def test_claim_follows_where_the_paired_interval_lies(
     assert result.comparison.difference["value"] == pytest.approx(better - worse)
 
 
+def test_claim_that_one_seed_contradicts_is_inconclusive_whatever_the_interval(
+    tmp_path: Path,
+) -> None:
+    folder = two_variants(tmp_path, 60, 20, seeds=(0, 1))
+    clusters = np.arange(100)
+    change_arrays(folder, run_id(FULL, 1), t2v_ranks=ranks_with(15), clusters=clusters)
+    (result,) = judge_claims(study_of(folder))
+    assert result.comparison.per_seed == (40.0, -5.0)
+    assert result.comparison.difference is not None
+    assert result.comparison.difference["low"] > 0
+    assert result.verdict == "inconclusive"
+    assert result.why == "the interval lies above zero, but seed 1 does not"
+
+
+@pytest.mark.parametrize(("seeds", "is_told"), [((0,), True), ((0, 1), False)])
+def test_verdict_of_one_seed_says_so(tmp_path: Path, seeds: tuple[int, ...], is_told: bool) -> None:
+    (result,) = judge_claims(study_of(two_variants(tmp_path, 60, 40, seeds)))
+    assert result.verdict == "supported"
+    assert ("one seed: another training run may differ by more" in result.why) == is_told
+
+
 def test_pairing_finds_a_difference_that_unpaired_intervals_hide(tmp_path: Path) -> None:
     (result,) = judge_claims(study_of(two_variants(tmp_path, 56, 50)))
     assert result.verdict == "supported"  # six queries gained, none lost
