@@ -174,7 +174,7 @@ def test_run_without_clips_and_weights_says_what_to_get_and_plan_does_not_need_t
     assert told[0] == "DataError: mine: not found"
     assert told[1].startswith("  clips: the folder of clips, data.root")
     assert told[2].endswith("model_base_14M.pth: litevl data fetch blip:model_base_14M")
-    assert main(["plan", "mine.toml"]) == 0
+    assert main(["plan", "mine.toml", "--variant", "full"]) == 0
     told = capsys.readouterr().out
     assert "mine, profile own (own clips; to run it, get clips, data/weights/" in told
     assert "device-hours in all" in told

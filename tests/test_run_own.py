@@ -118,7 +118,8 @@ def test_finished_runs_are_kept_and_a_changed_text_runs_anew(finished, tmp_path,
     assert "2 runs, 2 done before" in capsys.readouterr().out
     texts = folder / "texts.csv"
     texts.write_text(texts.read_text().replace("left 11", "right"))
-    assert main(["plan", str(spec), "--output", str(folder / "out")]) == 0
+    planned = ["plan", str(spec), "--variant", "full", "--output", str(folder / "out")]
+    assert main(planned) == 0
     assert "0 done" in capsys.readouterr().out
     texts.write_text(texts.read_text() + "video8,another,test\n")
     assert run(folder) == 2

@@ -342,7 +342,7 @@ PLACES = st.integers(0, 10_000)  # lines, counted from the start again after the
 
 @pytest.mark.parametrize("name", ["msrvtt", "didemo", "msvd_qa"])
 @settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     edits=st.lists(st.tuples(PLACES, st.sampled_from(VALUES)), max_size=4),
@@ -393,7 +393,7 @@ TOML_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.sampled_from(list(Spec.model_fields)), TOML_VALUES, max_size=6))
 def test_any_tables_can_be_checked_without_an_exception(tables):
     document = spec_module.with_dotted_keys(tomllib.loads(TEXT) | tables)

@@ -5,6 +5,7 @@ can be made again: `python -m benchmarks.fuzz KIND --seed S --only NUMBER --keep
 """
 
 import contextlib
+import gc
 import io
 import logging
 import multiprocessing
@@ -113,6 +114,7 @@ def try_all(*steps: Callable[[], object], quiet: bool = False) -> None:
 
 def serve(kind: Kind, seeds: Path, place: Path, seed: int, link: Connection) -> None:
     """Read the inputs whose numbers come in, until None does."""
+    gc.freeze()  # what the fork began with is not looked through again for each input
     sys.dont_write_bytecode = True
     logging.disable()
     devnull = os.open(os.devnull, os.O_WRONLY)
