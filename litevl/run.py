@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from litevl import measure, measure_answers, measure_retrieval
 from litevl.cost import Assumptions, Model, estimates
 from litevl.engine.answering import AnsweringObjective
-from litevl.engine.distributed import Group, join_group
+from litevl.engine.distributed import Group, join_group, shared
 from litevl.engine.precision import compile_encoders, repeatable
 from litevl.engine.retrieval import RetrievalObjective
 from litevl.engine.train import History, Objective, train
@@ -128,7 +128,20 @@ def execute_left(left: Left, options: Options, doers: Any, group: Group, wait: b
             if key not in prepared:
                 ready = partial(prepare, run.resolved, options.subset, options.allow_missing)
                 prepared[key] = group.main_first(ready)
+                expect_same_clips(group.each(prepared[key].report.fingerprint))
             execute(run, prepared[key], options.profile_reason, left.output, group)
+
+
+def expect_same_clips(fingerprints: Sequence[str]) -> None:
+    """Raise RunError, in every process, unless all have prepared the same clips."""
+    if len(set(fingerprints)) > 1:
+        raise shared(
+            RunError(
+                "a clip that took too long to decode for one process did not for another: they "
+                "would train on different clips\n"
+                "  Repeat the command; such clips are tried again."
+            )
+        )
 
 
 def data_key(run: PlannedRun) -> str:

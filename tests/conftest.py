@@ -19,7 +19,7 @@ def work_here(jobs, work, _num_workers, _progress=False):
         try:
             yield job.clip_id, do(job)
         except DataError as error:
-            yield job.clip_id, Failure(job.clip_id, str(error))
+            yield job.clip_id, Failure(job.clip_id, str(error), is_lasting=True)
 
 
 @pytest.fixture(scope="module")

@@ -448,3 +448,9 @@ def test_weights_trained_with_another_vocabulary_are_refused():
     engine.expect_vocabulary(settings, 30524, 30524)
     with pytest.raises(WeightsError, match=r"model.pth: word embeddings for 30524 .* has 30522"):
         engine.expect_vocabulary(settings, 30524, 30522)
+
+
+def test_processes_of_a_run_that_found_other_clips_broken_do_not_train():
+    engine.expect_same_clips(["a", "a"])
+    with pytest.raises(RunError, match=r"different clips\n  Repeat the command"):
+        engine.expect_same_clips(["a", "b"])

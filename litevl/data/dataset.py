@@ -96,7 +96,8 @@ class FrameStore:
         written. A store is renamed into place when complete: an interrupted build leaves none. Of
         several processes one builds it, the others wait.
         allow_broken: leave clips that cannot be decoded out of the store, and list them in its
-            `broken`; the clips after them move up.
+            `broken`; the clips after them move up. Where one of them might decode another time, as
+            it took too long, the store serves this once.
         first_seconds: of each clip; see `read_frames`.
         """
         expect_decoder(decoder)
@@ -107,18 +108,17 @@ class FrameStore:
         if places is None:
             try:
                 with alone_with(store):
-                    if _read_places(store, size_px) is None:  # nobody else was faster
+                    places = _read_places(store, size_px)
+                    if places is None:  # nobody else was faster
                         jobs = [DecodeJob(str(i), clip.path) for i, clip in enumerate(clips)]
                         reading = (size_px, decoder, num_workers, DECODE_SECONDS, progress)
                         answers = decode_clips(jobs, *reading, first_seconds)
                         with whole_folder(store) as new:
-                            _build(answers, len(clips), new, allow_broken)
+                            places = _build(answers, len(clips), new, allow_broken)
             except OSError as error:
                 raise RunError(
                     f"{folder}: the frame cache cannot be written: {error.strerror}"
                 ) from error
-            places = _read_places(store, size_px)
-            assert places is not None
         broken = {index: why for index, why in enumerate(places) if isinstance(why, str)}
         if not allow_broken:
             expect_clips_decode([*broken.values()], len(clips))
@@ -234,18 +234,19 @@ def _build(
     num_clips: int,
     folder: Path,
     allow_broken: bool,
-) -> None:
+) -> PlacesOrWhy:
     """Write all frames into `folder`; they lie in the file in the order in which they come.
 
     answers: for each clip its index, as a string, and its frames.
+    Without PLACES_FILE, so that it is built again, where a failure need not last.
     """
     places: PlacesOrWhy = [(0, 0)] * num_clips
-    reasons: list[str] = []
+    failures: list[Failure] = []
     num_frames = 0
     with (folder / "frames.u8").open("wb") as file:
         for num_done, (index, answer) in enumerate(answers, 1):
             if isinstance(answer, Failure):
-                reasons.append(answer.reason)
+                failures.append(answer)
                 places[int(index)] = answer.reason
                 continue
             file.write(answer.data)
@@ -253,8 +254,10 @@ def _build(
             num_frames += len(answer)
             expect_room(folder.parents[1], file.tell(), num_done, num_clips)
     if not allow_broken:
-        expect_clips_decode(reasons, num_clips)
-    (folder / PLACES_FILE).write_text(json.dumps(places), encoding="utf-8")
+        expect_clips_decode([failure.reason for failure in failures], num_clips)
+    if all(failure.is_lasting for failure in failures):
+        (folder / PLACES_FILE).write_text(json.dumps(places), encoding="utf-8")
+    return places
 
 
 def expect_room(cache: Path, num_bytes: int, num_done: int, num_clips: int) -> None:

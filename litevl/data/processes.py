@@ -43,10 +43,15 @@ class Job(Protocol):
 
 @dataclass(frozen=True)
 class Failure:
-    """What is wrong with a clip. The reason begins with the clip's path."""
+    """What is wrong with a clip. The reason begins with the clip's path.
+
+    is_lasting: another attempt would fail too, as the file itself is at fault; not so where the
+        clip took too long, needed more memory than there was or brought its process down.
+    """
 
     clip_id: str
     reason: str
+    is_lasting: bool
 
 
 @dataclass(frozen=True)
@@ -192,7 +197,7 @@ class _Worker:
             return self._failed(f"{title} brought its process down ({cause})")
         if said == "bug":
             raise RuntimeError(f"{title} {self.job}: {value}")
-        return Failure(self.job.clip_id, value) if self.job and said == "failure" else value
+        return value
 
     def kill(self) -> None:
         if self.is_alive:
@@ -208,7 +213,7 @@ class _Worker:
                 f"a process could not start: {reason}\n"
                 '  A script that calls litevl needs `if __name__ == "__main__":` around its calls.'
             )
-        return Failure(self.job.clip_id, f"{self.job.path}: {reason}")
+        return Failure(self.job.clip_id, f"{self.job.path}: {reason}", is_lasting=False)
 
 
 def _ready_or_overdue(workers: list[_Worker]) -> list[_Worker]:
@@ -265,10 +270,10 @@ def _serve(pipe: Connection, work: Work) -> None:
             try:
                 answer = work.do(job)
             except DataError as error:
-                pipe.send(("failure", str(error)))
+                pipe.send(("done", Failure(job.clip_id, str(error), is_lasting=True)))
             except MemoryError:  # a header that claims a million frames
-                reason = f"{work.title} needs more memory than there is"
-                pipe.send(("failure", f"{job.path}: {reason}"))
+                reason = f"{job.path}: {work.title} needs more memory than there is"
+                pipe.send(("done", Failure(job.clip_id, reason, is_lasting=False)))
             except Exception:
                 pipe.send(("bug", traceback.format_exc()))
             else:

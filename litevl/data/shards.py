@@ -126,18 +126,19 @@ class Shards:
         by_path = file_hashes([clip.path for clip in clips])
         paths = {by_path[clip.path]: clip.path for clip in clips}
         known = read_places(store, reading)
-        is_new = not paths.keys() <= known.keys()
+        is_new, passing = not paths.keys() <= known.keys(), dict[str, str]()
         if is_new:
             try:
                 with alone_with(store):
                     known = read_places(store, reading)  # somebody else may have been faster
                     left = {key: path for key, path in paths.items() if key not in known}
-                    build(left, store, reading, num_workers, progress, allow_broken)
+                    passing = build(left, store, reading, num_workers, progress, allow_broken)
             except OSError as error:
                 raise RunError(
                     f"{folder}: the frame cache cannot be written: {error.strerror}"
                 ) from error
             known = read_places(store, reading)
+            known |= {key: Place(store, 0, 0, 0, 0, why) for key, why in passing.items()}
         places = [known[by_path[clip.path]] for clip in clips]
         reasons = {index: place.reason for index, place in enumerate(places)}
         broken = {index: reason for index, reason in reasons.items() if reason is not None}
@@ -211,11 +212,11 @@ def build(
     num_workers: int,
     progress: bool,
     allow_broken: bool,
-) -> None:
+) -> dict[str, str]:
     """Decode clips, given by hash, into new shards; DataError that names those that cannot be.
 
-    For one process at a time. Reasons are kept only where broken clips are allowed: the others are
-    tried again.
+    For one process at a time. Reasons are kept only where broken clips are allowed and another
+    attempt would fail too: the others are tried again. Returns why those allowed failed this time.
     """
     store.mkdir(parents=True, exist_ok=True)
     for useless in (*store.glob(".*.tmp"), *store.glob("*.frames")):
@@ -225,28 +226,30 @@ def build(
     jobs = [DecodeJob(key, path) for key, path in left.items()]
     how = (reading.size_px, reading.decoder, num_workers, DECODE_SECONDS, progress)
     answers = decode_chosen(jobs, reading.kept, *how, reading.first_seconds)
-    reasons: dict[str, str] = {}
-    for shard in _shards(answers, reasons, store, len(left)):
+    failures: list[Failure] = []
+    for shard in _shards(answers, failures, store, len(left)):
         rows = [[key, some.num_available, len(some.frames), None] for key, some in shard]
         _write(store, rows, [some.frames for _, some in shard])
-    if reasons and allow_broken:
-        _write(store, [[key, 0, 0, reason] for key, reason in sorted(reasons.items())], [])
-    elif reasons:
-        expect_clips_decode([*reasons.values()], len(left))
+    if not allow_broken:
+        expect_clips_decode([failure.reason for failure in failures], len(left))
+    lasting = sorted((some.clip_id, some.reason) for some in failures if some.is_lasting)
+    if lasting:
+        _write(store, [[key, 0, 0, reason] for key, reason in lasting], [])
+    return {some.clip_id: some.reason for some in failures if not some.is_lasting}
 
 
 def _shards(
     answers: Iterator[tuple[str, Decoded | Failure]],
-    reasons: dict[str, str],
+    failures: list[Failure],
     store: Path,
     num_clips: int,
 ) -> Iterator[list[tuple[str, Decoded]]]:
-    """Clips in groups of SHARD_BYTES, as they come; why others cannot be decoded into `reasons`."""
+    """Clips in groups of SHARD_BYTES, as they come; the others' failures into `failures`."""
     shard: list[tuple[str, Decoded]] = []
     num_bytes = num_before = 0
     for num_done, (key, answer) in enumerate(answers, 1):
         if isinstance(answer, Failure):
-            reasons[key] = answer.reason
+            failures.append(answer)
             continue
         shard.append((key, answer))
         num_bytes += answer.frames.nbytes

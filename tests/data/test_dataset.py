@@ -24,6 +24,7 @@ from litevl.data.dataset import (
 )
 from litevl.data.fingerprint import file_hashes
 from litevl.data.msrvtt import load_msrvtt
+from litevl.data.processes import Failure
 from litevl.data.video import DECODERS, read_frames
 from litevl.errors import DataError, RunError, ShapeError
 
@@ -176,6 +177,17 @@ def test_store_with_broken_clips_serves_only_who_allows_them(clips, tmp_path, mo
     assert FrameStore.open(*options, allow_broken=True).broken == first.broken
     with pytest.raises(DataError, match="1 of 6 clips cannot be decoded"):
         FrameStore.open(*options)
+
+
+def test_store_without_a_clip_that_took_too_long_is_built_again(clips, tmp_path, monkeypatch):
+    def out_of_time(jobs, *_rest):
+        return ((job.clip_id, Failure(job.clip_id, "too slow", is_lasting=False)) for job in jobs)
+
+    options = (clips[:2], tmp_path / "cache", 32, "pyav", 1, False)
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset, "decode_clips", out_of_time)
+        assert FrameStore.open(*options, allow_broken=True).broken == {0: "too slow", 1: "too slow"}
+    assert FrameStore.open(*options).num_frames(1) == 5
 
 
 def test_clip_made_whole_again_is_in_the_store_again(clips, tmp_path):

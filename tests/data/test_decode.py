@@ -37,7 +37,7 @@ def test_whole_and_broken_clips_each_get_their_answer(make_clip, tmp_path, decod
         answer = answers[job.clip_id]
         if job.clip_id in REASONS:
             assert isinstance(answer, Failure)
-            assert answer.clip_id == job.clip_id
+            assert (answer.clip_id, answer.is_lasting) == (job.clip_id, True)
             assert answer.reason.startswith(f"{job.path}: ")
         else:
             assert np.array_equal(answer, read_frames(job.path, None, 32, decoder))
@@ -69,9 +69,8 @@ def test_clip_that_hangs_costs_its_time_limit_and_nothing_else(make_clip):
     answers = run_and_hit_one_process(jobs, signal.SIGSTOP)  # as deaf as a loop in native code
     failed = [answer for answer in answers.values() if isinstance(answer, Failure)]
     assert len(answers) == 5
-    assert [failure.reason for failure in failed] == [
-        f"{jobs[2].path}: decoding took over 1 s; stopped"
-    ]
+    reason = f"{jobs[2].path}: decoding took over 1 s; stopped"
+    assert failed == [Failure("clip2", reason, is_lasting=False)]
 
 
 def test_clip_that_crashes_its_process_is_named(make_clip):
@@ -79,9 +78,8 @@ def test_clip_that_crashes_its_process_is_named(make_clip):
     answers = run_and_hit_one_process(jobs, signal.SIGSEGV)
     failed = [answer for answer in answers.values() if isinstance(answer, Failure)]
     assert len(answers) == 5
-    assert [failure.reason for failure in failed] == [
-        f"{jobs[2].path}: decoding brought its process down (SIGSEGV)"
-    ]
+    reason = f"{jobs[2].path}: decoding brought its process down (SIGSEGV)"
+    assert failed == [Failure("clip2", reason, is_lasting=False)]
 
 
 def test_interrupt_is_left_to_the_parent(make_clip):
@@ -127,7 +125,8 @@ def test_clip_that_needs_more_memory_than_there_is_is_named():
     work = Work("decoding", int, ask_for_too_much, timeout_seconds=30)
     ((name, failure),) = work_on_clips([DecodeJob("a", Path("a.mp4"))], work, num_workers=1)
     assert name == "a"
-    assert failure.reason == "a.mp4: decoding needs more memory than there is"
+    reason = "a.mp4: decoding needs more memory than there is"
+    assert failure == Failure("a", reason, is_lasting=False)
 
 
 SCRIPT = """

@@ -12,6 +12,7 @@ from clips import write_damaged
 from litevl.data import shards
 from litevl.data.annotations import Clip
 from litevl.data.dataset import FrameStore
+from litevl.data.processes import Failure
 from litevl.data.samplers import possible_frames, sampler_of
 from litevl.data.shards import Reading, Shards
 from litevl.data.video import read_frames
@@ -236,6 +237,18 @@ def test_broken_clips_are_named_and_the_others_stay_decoded(broken, tmp_path, de
     assert decoded == []
     with pytest.raises(DataError, match="1 of 7 clips cannot be decoded"):
         open_shards(broken, tmp_path / "cache", LATE)
+
+
+def test_clip_that_took_too_long_is_tried_again(clips, tmp_path, decoded, monkeypatch):
+    def out_of_time(jobs, *_rest):
+        return ((job.clip_id, Failure(job.clip_id, "too slow", is_lasting=False)) for job in jobs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "decode_chosen", out_of_time)
+        store = open_shards(clips[:2], tmp_path / "cache", allow_broken=True)
+        assert store.broken == {0: "too slow", 1: "too slow"}
+    assert open_shards(clips[:2], tmp_path / "cache").broken == {}
+    assert decoded == ["video0.mp4", "video1.mp4"]
 
 
 def test_missing_clips_are_listed_before_anything_is_decoded(clips, tmp_path, decoded):
