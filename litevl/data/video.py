@@ -334,8 +334,9 @@ def _expect_rewindable(path: Path) -> None:
     It reads a clip through to count its frames, then back from the first; here that seek misses.
     """
     with path.open("rb") as file:
-        start = file.read(2 * 188 + 1)
-    if start[::188] == b"GGG":  # each packet is 188 bytes and begins so
+        start = file.read(4 + 2 * 192 + 1)
+    # Each packet is 188 bytes and begins so; a camera or Blu-ray disc puts 4 bytes before it.
+    if b"GGG" in (start[: 2 * 188 + 1 : 188], start[4::192]):
         raise DataError(
             f"{path}: an MPEG transport stream, which decord cannot rewind and would show wrongly: "
             'set frames.decoder = "pyav", or put it into an MP4 file'

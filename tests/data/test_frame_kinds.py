@@ -72,6 +72,14 @@ def test_transport_stream_is_refused_to_decord_which_would_show_other_frames(wri
     assert levels(reader.next().asnumpy()[None])[0] > 100
 
 
+def test_transport_stream_of_a_camera_is_refused_to_decord_too(tmp_path):
+    blu_ray = {"mpegts_m2ts_mode": "1"}  # a time stamp of 4 bytes before each packet
+    clip = write_kind(tmp_path / "a.ts", container_options=blu_ray)
+    assert clip.read_bytes()[4::192][:9] == b"G" * 9
+    with pytest.raises(DataError, match="an MPEG transport stream"):
+        read_frames(clip, None, 96, "decord")
+
+
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize(
     ("kind", "corner"),
