@@ -12,6 +12,7 @@ from paper_data import copy_world, paper_spec
 from litevl.cli import main
 from litevl.data import prepared
 from litevl.data.prepared import PREPARED_FILE
+from litevl.locks import held
 from litevl.prepare import read_annotations
 from litevl.spec import load_spec, resolve
 
@@ -123,6 +124,30 @@ def test_annotations_are_those_of_the_root_also_after_a_change(litevl_data, root
     (root / table.name).write_text(changed)
     litevl_data("prepare")
     assert table.read_text() == changed
+
+
+def test_preparation_interrupted_before_its_first_clip_continues(litevl_data, monkeypatch):
+    def interrupted(_paths):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepared, "file_hashes", interrupted)
+        litevl_data("prepare")
+    code, outcome = litevl_data("prepare")
+    assert (code, outcome["converted"]) == (0, NUM_CLIPS)
+
+
+def test_of_two_preparations_of_a_folder_the_second_waits(litevl_data, tmp_path, monkeypatch):
+    to, work_on_clips = tmp_path / "msrvtt-prepared", prepared.work_on_clips
+
+    def watched(*args):
+        with held(tmp_path / f".{to.name}.lock") as is_free:
+            assert not is_free
+        return work_on_clips(*args)
+
+    monkeypatch.setattr(prepared, "work_on_clips", watched)
+    assert litevl_data("prepare")[0] == 0
+    assert not list(tmp_path.glob(".*.lock"))
 
 
 def test_folder_of_something_else_is_left_alone(litevl_data, root, tmp_path):

@@ -20,6 +20,7 @@ from litevl.data.folder import paths_to_read
 from litevl.data.processes import Failure, Work, work_on_clips
 from litevl.data.video import quieten
 from litevl.errors import DataError, RunError
+from litevl.locks import alone_with
 
 PREPARED_FILE = ".litevl-prepared.json"
 CLIP_FOLDER = "videos"  # where every loader looks first
@@ -72,32 +73,36 @@ def prepare_clips(
 
     Returns what failed, id -> reason, how many clips were converted, and how many were before.
     A clip is there whole or not at all, and one that is there is not converted again. Raises
-    DataError where the folder holds something else, RunError where it cannot be written.
+    DataError where the folder holds something else, RunError where it cannot be written. Of several
+    processes with the same folder one works, the others wait.
     """
     described = conversion.described()
+    if to.resolve() == root.resolve() or root.resolve() in to.resolve().parents:
+        raise DataError(f"{to}: inside {root}, the published files; name another folder with --to")
     try:
-        done = _expect_own_folder(root, to, described)
-        (to / CLIP_FOLDER).mkdir(parents=True, exist_ok=True)
-        _link_annotations(root, to)
-        sources = file_hashes([clip.path for clip in clips])
-        jobs = _jobs_left(clips, to / CLIP_FOLDER, sources, done)
-        by_id = {job.clip_id: job for job in jobs}
-        do = partial(convert, conversion=conversion)
-        work = Work("preparing", partial(quieten, "pyav"), do, timeout_seconds)
-        failed, saved = {}, 0.0
-        try:
-            for clip_id, answer in work_on_clips(jobs, work, num_workers, progress):
-                if isinstance(answer, Failure):
-                    failed[clip_id] = answer.reason
-                else:
-                    job = by_id[clip_id]
-                    done[clip_id] = [sources[job.path], file_hash(job.target), answer]
-                _expect_room(to)
-                if time.monotonic() > saved + SAVE_SECONDS:
-                    _save(to, described, done)
-                    saved = time.monotonic()
-        finally:
-            _save(to, described, done)
+        with alone_with(to.resolve()):
+            done = _own_folder(to, described)
+            (to / CLIP_FOLDER).mkdir(exist_ok=True)
+            _link_annotations(root, to)
+            sources = file_hashes([clip.path for clip in clips])
+            jobs = _jobs_left(clips, to / CLIP_FOLDER, sources, done)
+            by_id = {job.clip_id: job for job in jobs}
+            do = partial(convert, conversion=conversion)
+            work = Work("preparing", partial(quieten, "pyav"), do, timeout_seconds)
+            failed, saved = {}, 0.0
+            try:
+                for clip_id, answer in work_on_clips(jobs, work, num_workers, progress):
+                    if isinstance(answer, Failure):
+                        failed[clip_id] = answer.reason
+                    else:
+                        job = by_id[clip_id]
+                        done[clip_id] = [sources[job.path], file_hash(job.target), answer]
+                    _expect_room(to)
+                    if time.monotonic() > saved + SAVE_SECONDS:
+                        _save(to, described, done)
+                        saved = time.monotonic()
+            finally:
+                _save(to, described, done)
     except OSError as error:
         raise RunError(
             f"{to}: cannot be written: {error.strerror}\n"
@@ -120,10 +125,11 @@ def _jobs_left(
     return left
 
 
-def _expect_own_folder(root: Path, to: Path, described: dict[str, Any]) -> dict[str, list[Any]]:
-    """The clips that are there, done in the same way; DataError for any other folder."""
-    if to.resolve() == root.resolve() or root.resolve() in to.resolve().parents:
-        raise DataError(f"{to}: inside {root}, the published files; name another folder with --to")
+def _own_folder(to: Path, described: dict[str, Any]) -> dict[str, list[Any]]:
+    """Make the folder where it is none; the clips that are there, done in the same way.
+
+    DataError where it holds something else.
+    """
     found = read_kept(to / PREPARED_FILE)
     if not found and to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise DataError(f"{to}: holds other files; name an empty folder with --to")
@@ -140,6 +146,8 @@ def _expect_own_folder(root: Path, to: Path, described: dict[str, Any]) -> dict[
             + "\n  Name another folder with --to, or delete this one."
         )
     done: dict[str, list[Any]] = found.get("clips", {})
+    to.mkdir(parents=True, exist_ok=True)
+    _save(to, described, done)  # it is known as ours, wherever this breaks off
     return done
 
 
