@@ -231,7 +231,7 @@ def run_and_exit(folder: Path, pipe: int) -> None:
 
         with ExitStack() as stack:
             # One process that draws and decodes is as good as two, and starts sooner.
-            stack.enter_context(mock.patch("os.cpu_count", return_value=1))
+            stack.enter_context(mock.patch("litevl.prepare.usable_cores", return_value=1))
             for part, target in PARTS.items():
                 stack.enter_context(told(part, target, pipe))
             arguments = ["run", str(SPEC), "--profile", "mini", "--variant", "full"]

@@ -5,7 +5,6 @@ One function adds each command's options, and one runs it. Heavy imports wait un
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from functools import partial
@@ -176,7 +175,7 @@ def add_processes(sub: argparse.ArgumentParser) -> None:
     """How many clips are worked on at once, and how long one may take."""
     sub.add_argument(
         "--workers", type=at_least_one, metavar="N",
-        help="processes (default: one for each core)",
+        help="processes (default: one for each core this one may use)",
     )  # fmt: skip
     sub.add_argument(
         "--timeout", type=at_least_one, default=120, metavar="SECONDS",
@@ -238,8 +237,9 @@ def check_clips(arguments: argparse.Namespace) -> int:
     """Print which clips are there and decode. Returns 1 where any is missing or broken."""
     settings = settings_of(arguments)
     from litevl.check_data import check_data, described
+    from litevl.record import usable_cores
 
-    workers = arguments.workers or os.cpu_count() or 1
+    workers = arguments.workers or usable_cores()
     outcome = check_data(settings.data, settings.frames.decoder, workers, arguments.timeout)
     print(json.dumps(outcome, indent=2) if arguments.json else printable(described(outcome)))
     return 0 if outcome["ok"] else 1
@@ -275,13 +275,14 @@ def prepare(arguments: argparse.Namespace) -> int:
     data = settings_of(arguments).data
     from litevl.data.conversion import Conversion
     from litevl.prepare_data import described, prepare_data
+    from litevl.record import usable_cores
 
     root = Path(data.root)
     outcome = prepare_data(
         data,
         arguments.to or root.with_name(f"{root.name}-prepared"),
         Conversion(arguments.short_side, data.first_seconds, arguments.frames_per_second),
-        arguments.workers or os.cpu_count() or 1,
+        arguments.workers or usable_cores(),
         arguments.timeout,
     )
     print(json.dumps(outcome, indent=2) if arguments.json else printable(described(outcome)))

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +36,7 @@ from litevl.engine.gallery import search
 from litevl.errors import DataError, WeightsError
 from litevl.locks import alone_with
 from litevl.model.litevl import LiteVLForRetrieval, VideoFeatures
+from litevl.record import usable_cores
 from litevl.trained import MODEL_FILES, Trained, model_folder
 from litevl.whole import write_bytes
 
@@ -263,7 +263,7 @@ def encode(trained: Trained, left: dict[str, Path], place: Path, progress: bool)
     model, problems = trained.model, list[str]()
     assert isinstance(model, LiteVLForRetrieval)
     jobs = [DecodeJob(key, path) for key, path in left.items()]
-    size, workers = model.config.image_size_px, os.cpu_count() or 1
+    size, workers = model.config.image_size_px, usable_cores()
     how = (size, trained.use.decoder, workers, DECODE_SECONDS, progress)
     for some in in_parts(decode_chosen(jobs, trained.places, *how), problems):
         tokens, embeddings = [], []

@@ -6,7 +6,6 @@ Everything that is wrong with the data shows here, before any training starts.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from litevl.engine.clips import ClipSet
 from litevl.errors import DataError
 from litevl.model.question_answering import answer_tokens
 from litevl.model.tokenizer import Tokenizer
+from litevl.record import usable_cores
 from litevl.spec import DataSpec, Resolved, Sampler, task_of
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def prepare(settings: Resolved, subset: int | None, allow_missing: bool) -> Prep
     subset: as for `check_clips`; the other clips are neither looked for nor decoded.
     """
     started = time.perf_counter()
-    data, root, workers = settings.data, Path(settings.data.root), os.cpu_count() or 1
+    data, root, workers = settings.data, Path(settings.data.root), usable_cores()
     if data.world is not None:
         assert data.dataset != "own-retrieval"  # both are the spec's check
         assert data.dataset != "own-qa"

@@ -46,6 +46,7 @@ __all__ = [
     "read_plan",
     "read_record",
     "read_strips",
+    "usable_cores",
     "write_plan",
     "write_record",
 ]
@@ -237,12 +238,19 @@ def hardware(device: str) -> dict[str, Any]:
     return {
         "device": device,
         "processor": _processor(),
-        "cores": _usable_cores(),
+        "cores": usable_cores(),
         "memory_gib": round(_memory_bytes() / 2**30, 1),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
     }
+
+
+def usable_cores() -> int:
+    """Cores this process may run on; a container or `taskset` can allow fewer than exist."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _version(package: str) -> str | None:
@@ -274,13 +282,6 @@ def _processor() -> str:
         or platform.processor()
         or platform.machine()
     )
-
-
-def _usable_cores() -> int:
-    """Cores this process may run on; a container or `taskset` can allow fewer than exist."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _memory_bytes() -> int:

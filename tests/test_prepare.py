@@ -265,3 +265,14 @@ def test_readme_tells_how_large_the_paper_profiles_cache_becomes(dataset, title)
     gigabytes = sum(sizes) * frames.size_px**2 * 3 / 1e9
     row = f"| {title} | {expected.train_clips:,} | {others:,} | {gigabytes:.1f} |"
     assert row in (SHIPPED / "README.md").read_text("utf-8")
+
+
+def test_clips_are_drawn_and_decoded_by_as_many_processes_as_cores_may_be_used(monkeypatch):
+    def stop(_root, _dataset, _world, num_workers):
+        raise RuntimeError(f"{num_workers} processes")
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda _process: {0, 3, 5}, raising=False)
+    monkeypatch.setattr(module, "ensure_world", stop)
+    settings = resolve(load_spec(SHIPPED / "msrvtt.toml"), "mini", "full")
+    with pytest.raises(RuntimeError, match="3 processes"):
+        module.prepare(settings, None, False)

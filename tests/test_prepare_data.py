@@ -12,6 +12,7 @@ from paper_data import copy_world, paper_spec
 from litevl.cli import main
 from litevl.data import prepared
 from litevl.data.prepared import PREPARED_FILE
+from litevl.errors import RunError
 from litevl.locks import held
 from litevl.prepare import read_annotations
 from litevl.spec import load_spec, resolve
@@ -191,3 +192,18 @@ def test_clips_cut_shorter_than_the_spec_wants_are_refused(litevl_data, tmp_path
     data = resolve(load_spec(tmp_path / "spec.toml"), "paper", "full").data
     fits = data.model_copy(update={"root": str(to), "first_seconds": 1.0})
     assert "first 1 s" in read_annotations(fits).notes[-1]
+
+
+@pytest.mark.parametrize("work", ["check_data.check_data", "prepare_data.prepare_data"])
+def test_processes_are_as_many_as_the_cores_that_may_be_used(root, tmp_path, monkeypatch, work):
+    told = []
+
+    def stop(*arguments):
+        told.extend(arguments)
+        raise RunError("enough seen")
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda _process: {0, 3, 5}, raising=False)
+    monkeypatch.setattr(f"litevl.{work}", stop)
+    verb = work.partition("_")[0]
+    assert main(["data", verb, "msrvtt", "--spec", str(paper_spec(tmp_path, root))]) == 1
+    assert told[-2] == 3
