@@ -62,16 +62,18 @@ def count_frames(path: Path, first_seconds: float | None = None) -> int:
             if container.format.name == "image2" or container.format.name.endswith("_pipe"):
                 raise DataError(f"{path}: a still picture, not a clip")
             num_claimed = len(stream.index_entries) or stream.frames
-            packets = list(container.demux(stream))
-            whole = [packet for packet in packets if packet.size and not packet.is_corrupt]
-            shown = [packet for packet in whole if not packet.is_discard]  # by an edit list
-            times = [packet.pts if packet.pts is not None else packet.dts for packet in shown]
+            num_whole, times = 0, list[int | None]()
+            for packet in container.demux(stream):
+                if packet.size and not packet.is_corrupt:
+                    num_whole += 1
+                    if not packet.is_discard:  # by an edit list
+                        times.append(packet.pts if packet.pts is not None else packet.dts)
             num_frames = _num_early(times, stream.time_base, first_seconds)
     except (av.error.FFmpegError, OSError) as error:
         raise DataError(f"{path}: {_reason_unreadable(path)}") from error
-    if len(whole) < num_claimed:
+    if num_whole < num_claimed:
         raise DataError(
-            f"{path}: truncated: the container claims {num_claimed} frames, {len(whole)} are there"
+            f"{path}: truncated: the container claims {num_claimed} frames, {num_whole} are there"
         )
     if not num_frames:
         raise DataError(f"{path}: holds a video stream without any frame")
@@ -207,9 +209,10 @@ def _pyav_frames(path: Path, size_px: int, needed: Indices) -> Iterator[Frames]:
             stream = container.streams.best("video")
             assert isinstance(stream, av.VideoStream)  # count_frames has seen to it
             stream.thread_type = "NONE"
-            packets = list(container.demux(stream))
+            packets: Iterable[av.Packet[av.VideoStream]] = container.demux(stream)
             extradata = _h264_extradata(container, stream)
             if extradata is not None:
+                packets = list(packets)
                 plan = needed_packets(packets, extradata, needed)
                 found = plan and _from_few_packets(stream.codec_context, packets, *plan, convert)
                 if found and len(found) == len(needed):

@@ -1,9 +1,15 @@
 """Both decoders against each other and against pictures whose grey level says which they are."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from clips import REASONS, levels, write_clip, write_damaged, write_trimmed
 
+import litevl
 from litevl.data.video import DECODERS, count_frames, read_frames
 from litevl.errors import DataError
 
@@ -120,3 +126,45 @@ def test_metadata_that_is_not_utf8_does_no_harm(make_clip):
     assert b"Lavf" in content  # the encoder's name, among the metadata
     clip.write_bytes(content.replace(b"Lavf", b"\xbf\xfe\xff\xbf"))
     assert len(read_frames(clip, None, 32, "pyav")) == 24
+
+
+PEAK_MEMORY = """
+import resource, sys
+from fractions import Fraction
+from pathlib import Path
+import av, numpy as np
+from litevl.data.video import count_frames, read_frames
+
+def peak_mib():
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
+
+path = Path(sys.argv[1])
+with av.open(str(path), "w") as container:
+    stream = container.add_stream("mjpeg", rate=8)
+    stream.width = stream.height = 32
+    stream.pix_fmt = "yuvj420p"
+    (picture,) = stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 32), np.uint8), "yuvj420p"))
+    for number in range(96):
+        packet = av.Packet(bytes(picture) + bytes(2**20))
+        packet.stream, packet.time_base, packet.is_keyframe = stream, Fraction(1, 8), True
+        packet.pts = packet.dts = number
+        container.mux(packet)
+before = peak_mib()
+assert count_frames(path) == 96
+print(peak_mib() - before)
+read_frames(path, [95], 32, "pyav")
+print(peak_mib() - before)
+"""
+
+
+def test_clip_is_not_held_in_memory_whole(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-c", PEAK_MEMORY, str(tmp_path / "a.mkv")],
+        env={**os.environ, "PYTHONPATH": str(Path(litevl.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert max(map(int, result.stdout.split())) < 48  # MiB, of a clip of 96
