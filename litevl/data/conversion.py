@@ -78,12 +78,7 @@ def convert(job: ConversionJob, conversion: Conversion) -> int:
     num_claimed = count_frames(job.path, conversion.first_seconds)
     partial = job.target.with_name(f".{job.target.name}.partial.mp4")
     try:
-        num_decoded = _write(job.path, partial, conversion, num_claimed)
-        if num_decoded < num_claimed:
-            raise DataError(
-                f"{job.path}: the container claims {num_claimed} frames, decoding stops after "
-                f"{num_decoded}"
-            )
+        _write(job.path, partial, conversion, num_claimed)
         num_frames = count_frames(partial)
         partial.replace(job.target)
     except (av.error.FFmpegError, OSError) as error:
@@ -94,19 +89,18 @@ def convert(job: ConversionJob, conversion: Conversion) -> int:
     return num_frames
 
 
-def _write(path: Path, target: Path, conversion: Conversion, num_wanted: int) -> int:
-    """Convert the first frames of a file into another; returns how many of them there were."""
+def _write(path: Path, target: Path, conversion: Conversion, num_claimed: int) -> None:
+    """Convert the first frames of a file into another."""
     import av
 
-    rate, num_decoded = _rate(path, conversion), itertools.count()
+    rate = _rate(path, conversion)
     with (
         av.open(str(path), metadata_errors="replace") as source,
         av.open(str(target), "w", format="mp4") as container,
     ):
         encoder: av.VideoStream | None = None
-        decoded = itertools.islice(_decoded(source, rate), num_wanted)
-        counted = (frame for frame, _ in zip(decoded, num_decoded, strict=False))
-        for frame in _filtered(counted, rate, conversion.short_side_px):
+        decoded = _decoded(source, rate, num_claimed)
+        for frame in _filtered(decoded, rate, conversion.short_side_px):
             if encoder is None:
                 encoder = container.add_stream("libx264", rate=rate)
                 encoder.width, encoder.height = frame.width, frame.height
@@ -115,23 +109,33 @@ def _write(path: Path, target: Path, conversion: Conversion, num_wanted: int) ->
             container.mux(encoder.encode(frame))
         if encoder is not None:
             container.mux(encoder.encode(None))
-    return next(num_decoded)
 
 
-def _decoded(source: av.container.InputContainer, rate: Fraction) -> Iterator[av.VideoFrame]:
-    """All frames in display order, each with its time, up to one that is damaged."""
+def _decoded(
+    source: av.container.InputContainer, rate: Fraction, num_claimed: int
+) -> Iterator[av.VideoFrame]:
+    """The first frames in display order, each with its time; DataError for one that is damaged.
+
+    There may be fewer than packets: those that refer to frames before a cut show nothing.
+    """
     import av
 
     stream = source.streams.best("video")
     assert isinstance(stream, av.VideoStream)  # count_frames has seen to it
     stream.thread_type = "NONE"
     frames = source.decode(stream)
-    for number in itertools.count():
+    for number in range(num_claimed):
         try:
-            frame = next(frames)
-        except (StopIteration, av.error.FFmpegError):
-            return  # `convert` compares how many there were with how many there should be
-        if frame.is_corrupt:
+            frame = next(frames, None)
+            is_damaged = frame.is_corrupt if frame is not None else number == 0
+        except av.error.FFmpegError:
+            is_damaged = True
+        if is_damaged:
+            raise DataError(
+                f"{source.name}: the container claims {num_claimed} frames, decoding stops after "
+                f"{number}"
+            )
+        if frame is None:
             return
         if frame.rotation not in TURNS:
             raise DataError(f"{source.name}: turned by {frame.rotation} degrees, no quarter turns")

@@ -223,7 +223,7 @@ def _pyav_frames(path: Path, size_px: int, needed: Indices) -> Iterator[Frames]:
             num_read = 0
             for number, frame in enumerate(frames):
                 if frame.is_corrupt:
-                    return
+                    raise _DecodingError
                 if number == needed[num_read]:
                     yield convert(frame)
                     num_read += 1
@@ -370,10 +370,17 @@ def _reason_unreadable(path: Path) -> str:
 
 def _reason_undecodable(path: Path, num_frames: int, decoder: str) -> str:
     # Counted by PyAV for both: decord's decoding thread fails at a different frame each time.
-    num_decoded = 0
-    with contextlib.suppress(_DecodingError):
+    num_decoded, is_damaged = 0, False
+    try:
         for _ in _pyav_frames(path, 1, np.arange(num_frames)):
             num_decoded += 1
+    except _DecodingError:
+        is_damaged = True
     if num_decoded >= num_frames:  # more, where the clip counts up to some second only
         return f'{decoder} cannot decode it, pyav can: set frames.decoder = "pyav"'
-    return f"the container claims {num_frames} frames, decoding stops after {num_decoded}"
+    if is_damaged or not num_decoded:
+        return f"the container claims {num_frames} frames, decoding stops after {num_decoded}"
+    return (
+        f"its {num_frames} packets decode to {num_decoded} frames, as of a clip that was cut "
+        "without encoding it again; `litevl data prepare` makes them equal"
+    )

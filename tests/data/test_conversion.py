@@ -8,6 +8,7 @@ import decord
 import numpy as np
 import pytest
 from clips import REASONS, edit_boxes, levels, write_clip, write_damaged
+from frame_kinds import from_second_key_frame, write_kind
 
 from litevl.data.conversion import Conversion, ConversionJob, convert
 from litevl.data.video import count_frames, read_frames
@@ -227,3 +228,16 @@ def test_frames_later_than_the_first_seconds_are_none_of_the_clip(make_clip):
         assert np.abs(frames.astype(int) - whole[:16]).mean() < 1
         with pytest.raises(DataError, match="frame 16 asked for, the clip has frames 0 to 15"):
             read_frames(clip, [16], 32, decoder, first_seconds=2.0)
+
+
+def test_clip_cut_where_its_first_frames_refer_to_others_is_put_right(tmp_path, converted):
+    open_gop = {"codec": "mpeg2video", "rate": 25, "options": {"bf": "2", "g": "6"}}
+    clip = write_kind(tmp_path / "a.mpg", **open_gop, edit=from_second_key_frame)
+    told = r"its 16 packets decode to 14 frames.*; `litevl data prepare` makes them equal"
+    with pytest.raises(DataError, match=told):
+        read_frames(clip, None, 32, "pyav")
+    result = converted(clip)
+    whole = read_frames(write_kind(tmp_path / "b.mpg", **open_gop), None, 32, "pyav")
+    frames = read_frames(result, None, 32, "pyav")
+    assert len(frames) == 14
+    assert np.abs(frames.astype(int) - whole[-14:]).mean() < CLOSE
