@@ -158,7 +158,10 @@ def fetch_hub(
     from huggingface_hub import HfApi, hf_hub_download
 
     # The base of all connection errors; httpx or httpx2, whichever the installed version builds on.
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        HFValidationError,
+        HTTPError,
+    )
 
     name = f"{'datasets/' if repo_type == 'dataset' else ''}{repo_id}"
     try:
@@ -177,7 +180,8 @@ def fetch_hub(
                 endpoint=endpoint,
             )  # fmt: skip
             found[path] = checked(folder / path, wanted[path])
-    except (HTTPError, OSError) as error:
+    except (HTTPError, HFValidationError, OSError, RuntimeError) as error:
+        # RuntimeError: what hf_xet makes of a lost connection
         if isinstance(error, OSError) and error.errno is not None:
             raise _disk_error(error, folder) from error
         raise hub_error(error, name, revision) from error
@@ -245,6 +249,8 @@ def hub_error(error: Exception, name: str, revision: str | None) -> LiteVLError:
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return DataError(f"{name}: no such repository on the hub")
+    if isinstance(error, errors.HFValidationError):
+        return DataError(f"{name}: no name that the hub could have: {error}")
     if isinstance(error, errors.EntryNotFoundError) and status == 404:
         return DataError(f"{name}: the hub lists a file that it does not have: {error}")
     first = (str(error).strip() or repr(error)).splitlines()[0]

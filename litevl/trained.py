@@ -144,7 +144,7 @@ def fetched(name: str) -> Path:
 
     try:
         return Path(snapshot_download(name, allow_patterns=list(MODEL_FILES)))
-    except (HTTPError, HFValidationError, OSError) as error:
+    except (HTTPError, HFValidationError, OSError, RuntimeError) as error:
         told = hub_error(error, name, None)
         raise WeightsError(f"no folder here, and from the hub: {told}") from error
 

@@ -133,6 +133,21 @@ def test_hub_that_is_not_there_is_said_so(tmp_path):
         fetch(site, tmp_path, "card.md")
 
 
+@pytest.mark.parametrize("name", ["me/clips--old", "me/clips.git"])
+def test_name_that_the_hub_cannot_have_is_the_users_mistake(site, tmp_path, name):
+    with pytest.raises(DataError, match=f"datasets/{name}: no name that the hub could have: "):
+        fetch(site, tmp_path, "card.md", repo_id=name)
+
+
+def test_file_that_xet_cannot_fetch_is_no_traceback(site, tmp_path, monkeypatch):
+    def break_off(*_args, **_options):
+        raise RuntimeError("Task error: CAS Client Error: error sending request")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", break_off)
+    with pytest.raises(RunError, match=r"could not be reached: Task error(.|\n)*command continues"):
+        fetch(site, tmp_path, "clips.zip")
+
+
 def test_names_that_leave_the_folder_are_refused(site, tmp_path):
     site.contents[NAME]["../evil.json"] = b"evil"
     with pytest.raises(DataError, match=r"leave the folder: \['\.\./evil\.json'\]"):

@@ -314,6 +314,15 @@ def test_model_that_is_nowhere_is_told():
         Trained.load("you/none")
 
 
+def test_model_that_xet_cannot_fetch_is_told(monkeypatch):
+    def break_off(*_args, **_options):
+        raise RuntimeError("Task error: CAS Client Error: error sending request")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", break_off)
+    with pytest.raises(WeightsError, match=r"from the hub: me/litevl-msrvtt: .*Task error"):
+        Trained.load(NAME)
+
+
 def test_nobody_logged_in(runs, site, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(HubError, match=r"nobody is logged in.*\n.*hf auth login"):
