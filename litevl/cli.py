@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")  # other packages: warnings only
     logging.getLogger("litevl").setLevel(logging.INFO)
     try:
-        with preemptible():
+        with preemptible(), writing_to():
             code: int = arguments.command(arguments)
         sys.stdout.flush()
     except LiteVLError as error:
@@ -329,7 +329,7 @@ def compare(arguments: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def writing_to(output: Path) -> Iterator[None]:
+def writing_to(output: Path | None = None) -> Iterator[None]:
     """Turn a full disk or missing permission into a RunError; other errors are ours and pass."""
     try:
         yield
@@ -339,10 +339,10 @@ def writing_to(output: Path) -> Iterator[None]:
         raise disk_error(error, output) from error
 
 
-def disk_error(error: OSError, output: Path) -> RunError:
+def disk_error(error: OSError, output: Path | None) -> RunError:
     """A full disk, or a place that cannot be written, as a message with the way out."""
-    path = Path(os.fsdecode(error.filename)) if error.filename else output
-    is_ours = output.absolute() in (path.absolute(), *path.absolute().parents)
+    path = Path(os.fsdecode(error.filename)) if error.filename else output or Path.cwd()
+    is_ours = output is not None and path.absolute().is_relative_to(output.absolute())
     elsewhere = ", or choose another folder with --output" if is_ours else ""
     if error.errno in NO_SPACE:
         what, way_out = "no space left on the disk", f"Free some space{elsewhere}. {CONTINUES}"

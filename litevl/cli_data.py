@@ -280,7 +280,7 @@ def prepare(arguments: argparse.Namespace) -> int:
     root = Path(data.root)
     outcome = prepare_data(
         data,
-        arguments.to or root.with_name(f"{root.name}-prepared"),
+        arguments.to or Path(f"{os.path.abspath(root)}-prepared"),  # root may be "."
         Conversion(arguments.short_side, data.first_seconds, arguments.frames_per_second),
         arguments.workers or usable_cores(),
         arguments.timeout,

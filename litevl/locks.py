@@ -60,7 +60,8 @@ def alone(path: Path, title: str) -> Iterator[None]:
 
 def alone_with(path: Path) -> AbstractContextManager[None]:
     """Keep other processes from making the same file or folder, by a hidden lock file beside it."""
-    return alone(path.with_name(f".{path.name}.lock"), str(path))
+    whole = path.absolute()  # "." has no name
+    return alone(whole.with_name(f".{whole.name}.lock"), str(path))
 
 
 def holder(path: Path) -> str:

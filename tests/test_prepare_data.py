@@ -63,6 +63,15 @@ def test_prepared_folder_passes_the_check_and_says_in_notes_and_fingerprint_what
     assert litevl_data("check", "--root", str(to))[1]["fingerprint"] != checked["fingerprint"]
 
 
+def test_root_may_be_the_folder_one_is_in(litevl_data, root, tmp_path, monkeypatch):
+    def prepare_data(_data, to, *_how):
+        return {"ok": True, "to": str(to)}
+
+    monkeypatch.setattr("litevl.prepare_data.prepare_data", prepare_data)
+    monkeypatch.chdir(root)
+    assert litevl_data("prepare", "--root", ".")[1]["to"] == str(tmp_path / "msrvtt-prepared")
+
+
 def test_second_time_converts_only_what_changed_is_damaged_or_gone(litevl_data, root, tmp_path):
     litevl_data("prepare")
     videos = tmp_path / "msrvtt-prepared" / "videos"

@@ -1,5 +1,6 @@
 """A trained model on one's own clips: index, search, ask."""
 
+import errno
 import json
 import re
 import shutil
@@ -258,6 +259,30 @@ def test_search_prints_json_and_draws_what_was_found(models, clips, tmp_path, ca
     picture = imread(strip)
     assert picture.shape[:2] == (3 * 32, 4 * 32)
     assert picture[..., :3].std() > 0.05
+
+
+@pytest.mark.parametrize("name", ["found.xyz", "nowhere/found.png"])
+def test_picture_that_cannot_be_written_is_no_traceback(models, clips, tmp_path, name, capsys):
+    VideoIndex.build(clips, models["retrieval"])
+    assert main(["search", str(clips), TEXT, "--strip", str(tmp_path / name)]) == 2
+    assert f"DataError: {tmp_path / name}: " in capsys.readouterr().err
+
+
+def test_index_that_cannot_be_written_is_no_traceback(models, clips, monkeypatch, capsys):
+    def refuse(*_args):
+        raise OSError(errno.EROFS, "Read-only file system", str(clips))
+
+    monkeypatch.setattr("litevl.locks._taken", refuse)
+    assert main(["index", str(clips), "--model", str(models["retrieval"])]) == 1
+    err = capsys.readouterr().err
+    assert err.endswith(f"RunError: {clips}: Read-only file system.\n  Make it a folder you may "
+                        "write to.\n")  # fmt: skip
+
+
+def test_index_may_be_the_folder_one_is_in(models, clips, tmp_path, monkeypatch):
+    (tmp_path / "index").mkdir()
+    monkeypatch.chdir(tmp_path / "index")
+    assert len(VideoIndex.build(clips, models["retrieval"], ".")) == 10
 
 
 def test_search_prints_a_line_for_each_clip(models, clips, capsys):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from litevl.data.annotations import Annotations, Clip, text_counts
-from litevl.data.fingerprint import fingerprint
+from litevl.data.fingerprint import fingerprint, readable_hashes
 from litevl.errors import DataError
 
 NUM_SHOWN = 5
@@ -71,11 +71,17 @@ def count_clips(
     splits, problems, left_out = {}, [], []
     kept: dict[str, tuple[Clip, ...]] = {}
     reasons: dict[str, str] = {}
-    for name, named in data.splits.items():
-        clips = named if subset is None else tuple(map(with_few_questions, named[:subset]))
+    chosen = {
+        name: clips if subset is None else tuple(map(with_few_questions, clips[:subset]))
+        for name, clips in data.splits.items()
+    }
+    filled = {clip.path for clips in chosen.values() for clip in clips if _has_content(clip.path)}
+    readable, _ = readable_hashes(sorted(filled))
+    for name, clips in chosen.items():
+        num_named = len(data.splits[name])
         missing = [clip for clip in clips if not clip.path.exists()]
         gone = {clip.id for clip in missing}
-        broken = [clip for clip in clips if clip.id not in gone and not _has_content(clip.path)]
+        broken = [clip for clip in clips if clip.id not in gone and clip.path not in readable]
         gone |= {clip.id for clip in broken}
         kept[name] = tuple(clip for clip in clips if clip.id not in gone)
         left_out += sorted(gone)
@@ -86,10 +92,9 @@ def count_clips(
             "broken": len(broken),
             **text_counts(kept[name], data.answers),
         }
-        if len(named) != expected[name]:
+        if num_named != expected[name]:
             problems.append(
-                f"{name}: the annotations name {len(named)} clips, "
-                f"the spec expects {expected[name]}"
+                f"{name}: the annotations name {num_named} clips, the spec expects {expected[name]}"
             )
         for state, some in (("missing", missing), ("empty or not readable", broken)):
             if some:

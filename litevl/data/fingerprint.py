@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from litevl.data.annotations import Annotations
+from litevl.errors import DataError
 from litevl.whole import whole_file
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,15 @@ def fingerprint(data: Annotations) -> str:
 
 
 def file_hashes(paths: Sequence[Path]) -> dict[Path, str]:
-    """sha256 of each file's bytes.
+    """sha256 of each file's bytes; DataError for the first that cannot be read."""
+    hashes, problems = readable_hashes(paths)
+    for problem in problems.values():
+        raise problem
+    return hashes
+
+
+def readable_hashes(paths: Sequence[Path]) -> tuple[dict[Path, str], dict[Path, DataError]]:
+    """sha256 of each file's bytes, and why the others cannot be read.
 
     Kept beside the files, in HASH_FILE, and used again while name, size and times are the same:
     hashing MSRVTT's clips takes about a minute, the second time a second. A file whose bytes are
@@ -55,22 +64,29 @@ def file_hashes(paths: Sequence[Path]) -> dict[Path, str]:
     hashes = {path: str(kept[path][-1]) for path in paths if kept[path][:-1] == states[path]}
     unknown = [path for path in states if path not in hashes]
     if not unknown:
-        return hashes
+        return hashes, {}
     logger.info("hashing %d files", len(unknown))
+    problems: dict[Path, DataError] = {}
     try:
         with ThreadPoolExecutor() as threads:
-            values = tqdm(threads.map(file_hash, unknown), "hashing", len(unknown), disable=None)
+            values = tqdm(
+                threads.map(_hash_or_problem, unknown), "hashing", len(unknown), disable=None
+            )
             for path, value in zip(unknown, values, strict=True):
+                if isinstance(value, DataError):
+                    problems[path] = value
+                    continue
                 hashes[path] = value
                 known[path.parent][path.name] = [*states[path], value]
     finally:  # also when interrupted: what was hashed is not hashed again
         for folder in {path.parent for path in unknown}:
             write_kept(folder / HASH_FILE, known[folder])
-    changed = [path for path in unknown if kept[path][-1] not in (None, hashes[path])]
+    read = [path for path in unknown if path in hashes]
+    changed = [path for path in read if kept[path][-1] not in (None, hashes[path])]
     if changed:
         shown = ", ".join(map(str, changed[:NUM_SHOWN])) + (" ..." if changed[NUM_SHOWN:] else "")
         logger.warning("%d files changed since they were last read: %s", len(changed), shown)
-    return hashes
+    return hashes, problems
 
 
 def _entry(found: Any) -> list[Any]:
@@ -89,9 +105,22 @@ def _state(path: Path) -> list[int]:
 
 
 def file_hash(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """sha256 of a file's bytes. DataError where they cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror}\n"
+            "  Look after the disk and the file's permissions, or put the file there again."
+        ) from error
+
+
+def _hash_or_problem(path: Path) -> str | DataError:
+    try:
+        return file_hash(path)
+    except DataError as error:
+        return error
 
 
 def read_kept(file: Path) -> dict[str, Any]:

@@ -162,5 +162,9 @@ def write_picture(path: Path, picture: Frames) -> None:
     """Write an image (H, W, 3). DataError where that cannot be done."""
     try:
         imsave(path, picture)
+    except KeyError:
+        raise DataError(
+            f"{path}: no kind of image has names in '{path.suffix}'; name it .png"
+        ) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be written as an image ({error})") from None

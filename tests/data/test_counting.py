@@ -1,5 +1,7 @@
 """Which clips are there, counted against what is expected; the fingerprint of those."""
 
+import errno
+import hashlib
 import json
 import logging
 import os
@@ -62,6 +64,24 @@ def test_clip_that_may_not_be_read_is_counted_as_broken(data, clips, monkeypatch
     monkeypatch.setattr("os.access", lambda path, _mode: path != clips[0].path)
     report = count_clips(data, EXPECTED)
     assert report.broken == {"video0": f"{clips[0].path}: empty or not readable"}
+
+
+def test_clip_whose_bytes_cannot_be_read_is_broken_and_the_others_are_hashed(
+    data, clips, monkeypatch
+):
+    digest = hashlib.file_digest
+
+    def damaged(file, name):
+        if file.name == str(clips[0].path):
+            raise OSError(errno.EIO, "Input/output error")  # without a path, as reading raises it
+        return digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", damaged)
+    report = count_clips(data, EXPECTED)
+    assert report.broken == {"video0": f"{clips[0].path}: empty or not readable"}
+    assert len(json.loads((clips[0].path.parent / HASH_FILE).read_text())) == 5
+    with pytest.raises(DataError, match=f"{clips[0].path}: cannot be read: Input/output error"):
+        file_hashes([clip.path for clip in clips])
 
 
 def test_allowing_missing_clips_leaves_them_out_and_says_so(data, clips):
