@@ -11,12 +11,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from litevl.data.sources import sources
-from litevl.errors import DataError
+from litevl.errors import DataError, WeightsError
 from litevl.model.places import fetch_command, hub_name
 from litevl.record import read_record
 from litevl.schema import DataPart, Record, RunPart, Value, Weights
@@ -134,7 +135,8 @@ def eval_results(found: Told) -> Iterator[EvalResult]:
 
 def told(model: str | Path, record: str | Path | None) -> Told:
     """Everything that a card says about a model; errors as for `model_card`."""
-    use = read_use(model_folder(model))
+    place = model_folder(model)
+    use = read_use(place)
     path = Path(record) if record is not None else record_beside(Path(model))
     found = read_record(path)
     if found.data is None or found.weights is None or found.status != "complete":
@@ -148,7 +150,36 @@ def told(model: str | Path, record: str | Path | None) -> Told:
             f"{use.dataset}\n"
             "  Name the model's own record with --record."
         )
+    expect_of_this_model(found, path, place)
     return Told(use, path, found, found.run, found.data, found.weights, licence_of(found.weights))
+
+
+def expect_of_this_model(record: Record, path: Path, place: Path) -> None:
+    """Raise DataError for the record of a run that made another model than the one in a folder."""
+    config, spec, differences = read_config(place), record.spec, list[str]()
+    run = place.absolute().parent
+    if run.parent.name == "runs" and run.name != record.run.id:
+        differences.append(f"run: {record.run.id} in the record, {run.name} for the model")
+    frames = spec.get("frames", {})
+    sizes = {"num_frames": frames.get("num_frames"), "image_size_px": frames.get("size_px")}
+    for key, wanted in {**spec["model"], **sizes}.items():
+        if wanted is not None and key in config and config[key] != wanted:
+            differences.append(f"{key}: {wanted} in the record, {config[key]} for the model")
+    if differences:
+        lines = [f"{path}: the record of another model's run", *differences]
+        raise DataError("\n  ".join([*lines, "Name the model's own record with --record."]))
+
+
+def read_config(place: Path) -> dict[str, Any]:
+    """The model's options in a folder. WeightsError where they cannot be read."""
+    file = place / "config.json"
+    try:
+        config = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{file}: cannot be read ({error})") from None
+    if not isinstance(config, dict):
+        raise WeightsError(f"{file}: no JSON object")
+    return config
 
 
 def record_beside(model: Path) -> Path:

@@ -77,6 +77,12 @@ def change(model: Path, edit) -> None:
     change_record(model.parents[2] / "records" / "msrvtt", model.parent.name, edit)
 
 
+def configure(model: Path, options: dict) -> None:
+    """Change options in a model's configuration."""
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | options))
+
+
 @pytest.fixture
 def site(monkeypatch, tmp_path):
     """A hub, with me logged in to it."""
@@ -153,7 +159,9 @@ def test_card_of_blip_s_weights_is_under_its_licence_with_its_notice(own, tmp_pa
 
 
 def test_card_of_a_variant_claims_no_part_that_it_lacks(own):
-    change(own, lambda r: r["spec"]["model"].update(temporal_attention=False, pooling="concat"))
+    options = {"temporal_attention": False, "pooling": "concat"}
+    change(own, lambda record: record["spec"]["model"].update(options))
+    configure(own, options)
     text = model_card(own, NAME).text
     assert "- Without temporal attention; scaling: dynamic; pooling: concat\n" in text
 
@@ -386,6 +394,30 @@ def test_record_of_another_run_is_refused(runs):
     (record,) = runs["msvd-qa"].parents[2].glob("records/*/*.json")
     with pytest.raises(DataError, match="a run on msvd-qa, but the model was trained on msrvtt"):
         model_card(runs["msrvtt"], NAME, record)
+
+
+def test_record_of_another_variant_is_refused(own):
+    configure(own, {"pooling": "mean", "num_frames": 8})
+    message = r"another model's run\n  pooling: text in the record, mean for .*\n  num_frames: 4 in"
+    with pytest.raises(DataError, match=message):
+        model_card(own, NAME)
+
+
+def test_record_of_another_seed_is_refused(own, tmp_path):
+    (record,) = own.parents[2].glob("records/*/*.json")
+    other = own.parents[1] / "msrvtt-mini-full-s1" / "model"
+    own.parent.rename(other.parent)
+    with pytest.raises(DataError, match=f"another model's run\n  run: {record.stem} in the record"):
+        model_card(other, NAME, record)
+    shutil.copytree(other, tmp_path / "elsewhere")  # nothing tells of which seed it is
+    assert model_card(tmp_path / "elsewhere", NAME, record)
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_card_of_a_damaged_configuration_says_which_file(own, content):
+    (own / "config.json").write_text(content)
+    with pytest.raises(WeightsError, match=r"model/config\.json: "):
+        model_card(own, NAME)
 
 
 def test_run_that_failed_has_no_card(own):
