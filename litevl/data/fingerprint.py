@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,8 @@ def readable_hashes(paths: Sequence[Path]) -> tuple[dict[Path, str], dict[Path, 
     problems: dict[Path, DataError] = {}
     try:
         with ThreadPoolExecutor() as threads:
-            values = tqdm(
-                threads.map(_hash_or_problem, unknown), "hashing", len(unknown), disable=None
-            )
+            work = threads.map(_hash_or_problem, unknown, [states[path] for path in unknown])
+            values = tqdm(work, "hashing", len(unknown), disable=None)
             for path, value in zip(unknown, values, strict=True):
                 if isinstance(value, DataError):
                     problems[path] = value
@@ -116,11 +116,16 @@ def file_hash(path: Path) -> str:
         ) from error
 
 
-def _hash_or_problem(path: Path) -> str | DataError:
+def _hash_or_problem(path: Path, state: Sequence[int]) -> str | DataError:
     try:
-        return file_hash(path)
+        return _hash_in_state(path, *state)
     except DataError as error:
         return error
+
+
+@cache  # for folders beside whose files nothing can be kept
+def _hash_in_state(path: Path, *_state: int) -> str:
+    return file_hash(path)
 
 
 def read_kept(file: Path) -> dict[str, Any]:

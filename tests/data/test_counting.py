@@ -249,10 +249,17 @@ def test_folder_that_cannot_be_written_only_costs_the_cache(clips, monkeypatch, 
     def refuse(*_args, **_kwargs):
         raise PermissionError(13, "Permission denied")
 
+    paths = [clip.path for clip in clips]
     monkeypatch.setattr(fingerprint, "whole_file", refuse)
     with caplog.at_level(logging.WARNING):
-        assert len(file_hashes([clip.path for clip in clips])) == 6
+        first = file_hashes(paths)
+    assert len(first) == 6
     assert "not kept for the next time: Permission denied" in caplog.text
+    os.utime(paths[2], ns=(1, 1))
+    hashed = []
+    monkeypatch.setattr(fingerprint, "file_hash", lambda path: hashed.append(path) or "new")
+    assert file_hashes(paths) == {**first, paths[2]: "new"}
+    assert hashed == [paths[2]]  # the others were read by this process already
 
 
 def test_damaged_hash_file_is_made_again(clips):
