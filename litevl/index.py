@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +31,7 @@ from torch import Tensor
 from litevl.data.annotations import VIDEO_SUFFIXES
 from litevl.data.dataset import DECODE_SECONDS
 from litevl.data.decode import Decoded, DecodeJob, decode_chosen
-from litevl.data.fingerprint import file_hash, file_hashes
+from litevl.data.fingerprint import file_hash, readable_hashes
 from litevl.data.processes import Failure
 from litevl.data.video import Frames
 from litevl.engine.gallery import search
@@ -39,6 +41,8 @@ from litevl.model.litevl import LiteVLForRetrieval, VideoFeatures
 from litevl.record import usable_cores
 from litevl.trained import MODEL_FILES, Trained, model_folder
 from litevl.whole import write_bytes
+
+logger = logging.getLogger(__name__)
 
 FOLDER = ".litevl-index"  # in the folder of clips, unless another is named
 INDEX_FILE = "index.json"
@@ -61,7 +65,7 @@ class VideoIndex:
     """The clips of a folder as a model sees them, ready to be searched.
 
     embedding: of the clips, unit length, (G, E). problems: why clips could not be decoded, where
-    the index was built just now.
+    the index was built just now. num_left_out: clips of the folder that are not in the index.
     """
 
     def __init__(
@@ -70,9 +74,11 @@ class VideoIndex:
         rows: Sequence[tuple[Path, Path, int]],
         embedding: Tensor,
         problems: Sequence[str] = (),
+        num_left_out: int = 0,
     ) -> None:
         """rows: of each clip its path, the file that holds its tokens, its row in there."""
         self.trained, self.embedding, self.problems = trained, embedding, list(problems)
+        self.num_left_out = num_left_out
         self._rows = rows
 
     def __len__(self) -> int:
@@ -97,19 +103,21 @@ class VideoIndex:
         root, found = Path(clips), model_folder(model)
         trained = load(found)
         place = Path(folder) if folder is not None else root / FOLDER
-        paths = video_files(root, place)
-        hashes = file_hashes(paths)
+        hashes, unreadable = readable_hashes(video_files(root, place))
         with alone_with(place):
             named = str(found.resolve() if Path(model).exists() else model)
             expect_same_model(place, digest_of(found), named, root)
             known = read_rows(place)
-            left = {hashes[path]: path for path in paths if hashes[path] not in known}
-            problems = encode(trained, left, place, progress)
+            left = {key: path for path, key in sorted(hashes.items()) if key not in known}
+            problems = [*map(str, unreadable.values()), *encode(trained, left, place, progress)]
         return cls._of(trained, root, place, problems)
 
     @classmethod
     def open(cls, folder: str | Path) -> VideoIndex:
-        """An index that was built before. Raises DataError where there is none in the folder."""
+        """An index that was built before; clips that are not in it are counted in a warning.
+
+        Raises DataError where there is no index in the folder, or none of the clips is in it.
+        """
         given = Path(folder)
         place = given if (given / INDEX_FILE).is_file() else given / FOLDER
         made = read_made(place)
@@ -117,32 +125,47 @@ class VideoIndex:
             raise DataError(
                 f"{given}: holds no index\n  Make one: litevl index {given} --model MODEL"
             )
-        found = model_folder(made.model)
+        found, root = model_folder(made.model), (place / made.clips).resolve()
+        again = f"litevl index {root} --model {made.model}"
+        if root / FOLDER != place.resolve():
+            again += f" --index {place}"
         if digest_of(found) != made.digest:
             raise WeightsError(
                 f"{made.model}: no longer the model that made the index in {place}\n"
-                f"  Make it again: delete {place}, then litevl index {made.clips} "
-                f"--model {made.model}"
+                f"  Make it again: delete {place}, then {again}"
             )
-        return cls._of(load(found), Path(made.clips), place)
+        opened = cls._of(load(found), root, place)
+        if not len(opened):
+            raise DataError(
+                f"{place}: none of the {opened.num_left_out} clips in {root} is in the index\n"
+                f"  They are new, changed or cannot be decoded; to add them: {again}"
+            )
+        if opened.num_left_out:
+            logger.warning(
+                "%d clips are new, changed or cannot be decoded, and not searched; to add them: %s",
+                opened.num_left_out,
+                again,
+            )
+        return opened
 
     @classmethod
     def _of(
         cls, trained: Trained, root: Path, place: Path, problems: Sequence[str] = ()
     ) -> VideoIndex:
-        """The index of the clips that are there now; those gone since are left out."""
+        """The index of the clips that are there now; those gone since are no part of it."""
         known, rows, embeddings = read_rows(place), [], []
         paths = video_files(root, place)
-        hashes = file_hashes(paths)
-        for path in paths:
-            found = known.get(hashes[path])
+        hashes, _ = readable_hashes(paths)
+        for path, key in sorted(hashes.items()):
+            found = known.get(key)
             if found is not None:
                 part, row, embedding = found
                 rows.append((path, part, row))
                 embeddings.append(embedding)
         width = trained.model.config.embed_width
         stacked = torch.stack(embeddings) if embeddings else torch.zeros(0, width)
-        return cls(trained, rows, stacked.to(trained.device), problems)
+        left_out = len(paths) - len(rows)
+        return cls(trained, rows, stacked.to(trained.device), problems, left_out)
 
     def select(self, index: Tensor | slice) -> VideoFeatures:
         """The features of the clips at the given places, in that order."""
@@ -206,7 +229,10 @@ def digest_of(model: Path) -> str:
 
 
 class Made(BaseModel):
-    """What `index.json` says: which clips the index is of, and which model made it."""
+    """What `index.json` says: which clips the index is of, and which model made it.
+
+    clips: their folder, as seen from the index where that lies in it: both may be moved together.
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -240,7 +266,9 @@ def expect_same_model(place: Path, digest: str, model: str, root: Path) -> None:
             f"{place}: an index by another model, {before.model}\n"
             "  Delete it, or name another folder with --index."
         )
-    made = Made(model=model, clips=str(root.resolve()), digest=digest)
+    clips, inside = root.resolve(), place.resolve()
+    seen = os.path.relpath(clips, inside) if inside.is_relative_to(clips) else str(clips)
+    made = Made(model=model, clips=seen, digest=digest)
     write_bytes(place / INDEX_FILE, made.model_dump_json(indent=1).encode() + b"\n")
 
 

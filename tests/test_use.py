@@ -1,6 +1,7 @@
 """A trained model on one's own clips: index, search, ask."""
 
 import errno
+import hashlib
 import json
 import re
 import shutil
@@ -179,6 +180,68 @@ def test_clip_that_cannot_be_decoded_is_named_and_the_others_are_found(models, c
     told = capsys.readouterr()
     assert f"not indexed: {clips / '3.mp4'}: not a video file" in told.err
     assert told.out.endswith("9 clips can be searched, 1 cannot be decoded\n")
+
+
+def test_clips_that_are_not_in_the_index_are_told(models, clips, tmp_path, capsys, caplog):
+    VideoIndex.build(clips, models["retrieval"], tmp_path / "index")
+    with (clips / "3.mp4").open("ab") as changed:
+        changed.write(b"x")
+    shutil.copy(clips / "3.mp4", clips / "new.mp4")
+    assert main(["search", str(tmp_path / "index"), TEXT, "--json", "--top", "10"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 8 + 1
+    model = models["retrieval"]
+    again = f"litevl index {clips} --model {model} --index {tmp_path / 'index'}"
+    assert caplog.messages[-1] == (
+        f"2 clips are new, changed or cannot be decoded, and not searched; to add them: {again}"
+    )
+    caplog.clear()
+    assert main(again.split()[1:]) == 0
+    assert main(["search", str(tmp_path / "index"), TEXT]) == 0
+    assert "not searched" not in caplog.text
+
+
+def test_index_without_any_clip_that_is_there_is_an_error(models, clips, tmp_path, capsys):
+    VideoIndex.build(clips, models["retrieval"])
+    for clip in clips.glob("**/*.[mM]*"):
+        clip.write_bytes(clip.read_bytes() + b"x")
+    strip = tmp_path / "found.png"
+    assert main(["search", str(clips), TEXT, "--json", "--strip", str(strip)]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert f"none of the 10 clips in {clips} is in the index" in told.err
+    assert told.err.endswith(f"litevl index {clips} --model {models['retrieval']}\n")
+
+
+def test_clip_that_cannot_be_read_is_told_and_the_others_are_found(models, clips, monkeypatch):
+    digest = hashlib.file_digest
+
+    def damaged(file, name):
+        if file.name == str(clips / "3.mp4"):
+            raise OSError(errno.EIO, "Input/output error")
+        return digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", damaged)
+    built = VideoIndex.build(clips, models["retrieval"])
+    assert len(built) == 9
+    (problem,) = built.problems
+    assert problem.startswith(f"{clips / '3.mp4'}: cannot be read: Input/output error")
+
+
+def test_folder_may_be_moved_together_with_its_index(models, clips, tmp_path, encoded):
+    hits = VideoIndex.build(clips, models["retrieval"]).search(TEXT)
+    moved = clips.rename(tmp_path / "moved")
+    found = VideoIndex.open(moved).search(TEXT)
+    assert [hit.score for hit in found] == [hit.score for hit in hits]
+    assert [hit.path for hit in found] == [moved / hit.path.relative_to(clips) for hit in hits]
+    assert len(VideoIndex.build(moved, models["retrieval"])) == 10
+    assert sum(encoded) == 9
+
+
+def test_clips_of_cameras_and_broadcasts_are_found(tmp_path):
+    names = ["a.3gp", "b.MTS", "c.m2ts", "d.ts", "e.ogv"]
+    for name in names:
+        (tmp_path / name).touch()
+    assert [path.name for path in indexing.video_files(tmp_path, tmp_path / "index")] == names
 
 
 def test_other_model_needs_another_index(models, clips, tmp_path):

@@ -13,7 +13,10 @@ from typing import TypeGuard
 
 QUESTION_TYPES = ("what", "who", "how", "when", "where")
 OTHER_TYPE = "other"  # of one's own questions: "is the door open?"
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv")
+VIDEO_SUFFIXES = (
+    ".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv",
+    ".3gp", ".ts", ".mts", ".m2ts", ".ogv",
+)  # fmt: skip
 # Where the archives in circulation put their clips; the first folder that holds a clip wins.
 CLIP_FOLDERS = ("videos", "videos/all", "video", "TrainValVideo", "TestVideo")
 MAX_PROBLEMS_SHOWN = 200
