@@ -5,6 +5,7 @@ One function adds each command's options, and one runs it. Heavy imports wait un
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from functools import partial
