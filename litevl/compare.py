@@ -27,6 +27,7 @@ from litevl.report.runs import (
     find_studies,
     load_study,
     over_seeds,
+    per_query,
     resampling,
     same_test,
     sources,
@@ -84,6 +85,8 @@ class Compared:
 
     differences: tuple[Difference, ...]
     speeds: tuple[SpeedChange, ...]
+    lost: tuple[str, ...]
+    """Scores of A that B lacks, or has over other queries."""
     notes: tuple[str, ...]
     machines: tuple[str, str] | None
     """Those of the benchmarks; None without any."""
@@ -116,10 +119,10 @@ def compare_folders(before: Path, after: Path, across_machines: bool = False) ->
     problems += [] if across_machines else other_machines(*benches)
     if problems:
         raise DataError("\n".join([f"{len(problems)} problem(s)", *(f"  {p}" for p in problems)]))
-    differences, notes = compare_studies(*found)
+    differences, lost, notes = compare_studies(*found)
     speeds, more = compare_benchmarks(*benches)
     if not differences and not speeds:
-        reasons = [f"  {note}" for note in notes + more]
+        reasons = [f"  {note}" for note in lost + notes + more]
         raise DataError(
             "\n".join([f"{before} and {after} have nothing that can be compared", *reasons])
         )
@@ -130,7 +133,7 @@ def compare_folders(before: Path, after: Path, across_machines: bool = False) ->
             machine_words(benches[0][shared[0]].hardware),
             machine_words(benches[1][shared[0]].hardware),
         )
-    return Compared(tuple(differences), tuple(speeds), tuple(notes + more), machines)
+    return Compared(tuple(differences), tuple(speeds), tuple(lost), tuple(notes + more), machines)
 
 
 def studies_of(folder: Path) -> dict[tuple[str, str], Study]:
@@ -177,65 +180,90 @@ def other_machines(
 
 def compare_studies(
     before: dict[tuple[str, str], Study], after: dict[tuple[str, str], Study]
-) -> tuple[list[Difference], list[str]]:
-    """Every variant of every study that both have, and notes about the rest."""
+) -> tuple[list[Difference], list[str], list[str]]:
+    """Every variant of every study that both have, what B lost, and notes about the rest."""
     differences: list[Difference] = []
+    lost: list[str] = []
     notes: list[str] = []
     for key in sorted(before.keys() | after.keys()):
-        if key not in before or key not in after:
-            notes.append(f"{'-'.join(key)}: only in {'A' if key in before else 'B'}")
+        study = "-".join(key)
+        if key not in after:
+            lost.append(f"{study}: only in A")
+            continue
+        if key not in before:
+            notes.append(f"{study}: only in B")
             continue
         planned = before[key].runs + after[key].runs
-        names = dict.fromkeys(run.variant for run in planned)
-        for name in names:
-            found, problems = compare_variant(before[key], after[key], name)
+        for name in dict.fromkeys(run.variant for run in planned):
+            found, gone, problems = compare_variant(before[key], after[key], name)
             differences += found
-            notes += [f"{'-'.join(key)}, {name}: {problem}" for problem in problems]
-    return differences, notes
+            lost += [f"{study}, {name}: {each}" for each in gone]
+            notes += [f"{study}, {name}: {problem}" for problem in problems]
+    return differences, lost, notes
 
 
 def compare_variant(
     before: Study, after: Study, variant: str
-) -> tuple[list[Difference], list[str]]:
-    """How a variant's metrics differ over the seeds of both, and what hinders or matters."""
+) -> tuple[list[Difference], list[str], list[str]]:
+    """How a variant's metrics differ over the seeds of both, what B lost, and what matters."""
     ours, theirs = finished(before, variant), finished(after, variant)
-    lacking = [name for name, runs in (("A", ours), ("B", theirs)) if not runs]
-    if lacking:
-        return [], [f"no finished run in {' or '.join(lacking)}"]
-    seeds, alone = sorted(ours.keys() & theirs.keys()), sorted(ours.keys() ^ theirs.keys())
-    notes = []
-    if alone:
-        notes.append(f"only one side has seed {', '.join(map(str, alone))}; left out")
+    if not ours:
+        return [], [], [f"no finished run in {'A' if theirs else 'A or B'}"]
+    if not theirs:
+        return [], ["no finished run in B"], []
+    seeds = sorted(ours.keys() & theirs.keys())
+    gone, added = sorted(ours.keys() - theirs.keys()), sorted(theirs.keys() - ours.keys())
+    lost = [f"only A has seed {', '.join(map(str, gone))}; left out"] if gone else []
+    notes = [f"only B has seed {', '.join(map(str, added))}; left out"] if added else []
     if not seeds:
-        return [], notes
+        return [], lost, notes
     left, right = (tuple(side[seed] for seed in seeds) for side in (ours, theirs))
     limits = {run.record.run.limits for run in left + right if run.record}
     if len(limits) > 1 or not same_test(left + right):
-        return [], [*notes, "not the same queries on both sides, or cut short differently"]
+        lost.append("not the same queries on both sides, or cut short differently")
+        return [], lost, notes
     changed = changed_settings(left, right)
     if changed:
         notes.append(f"settings differ: {', '.join(changed)}")
-    arrays = left[0].arrays or {}
-    found = []
+    found = [compare_metric(before, left, right, metric) for metric in METRICS]
+    lost += lost_metrics(left, right)
+    return [each for each in found if each is not None], lost, notes
+
+
+def compare_metric(
+    study: Study, left: tuple[Run, ...], right: tuple[Run, ...], metric: str
+) -> Difference | None:
+    """How a metric differs between runs of the same seeds; None where a run did not record it."""
+    before, after = over_seeds(metric, left), over_seeds(metric, right)
+    if before is None or after is None:
+        return None
+    clusters = sources(metric, left[0].arrays or {})
+    return Difference(
+        spec=study.spec,
+        profile=study.profile,
+        variant=left[0].variant,
+        seeds=tuple(run.seed for run in left),
+        metric=metric,
+        before=float(before.mean()),
+        after=float(after.mean()),
+        difference=metrics.paired_difference(after, before, clusters, resampling()),
+        num_clusters=len(np.unique(clusters)),
+    )
+
+
+def lost_metrics(left: tuple[Run, ...], right: tuple[Run, ...]) -> list[str]:
+    """Metrics that runs of A recorded and those of the same seeds in B did not, one line each."""
+    lost = []
     for metric in METRICS:
-        values = over_seeds(metric, left), over_seeds(metric, right)
-        if values[0] is None or values[1] is None:
-            continue
-        clusters = sources(metric, arrays)
-        found.append(
-            Difference(
-                spec=before.spec,
-                profile=before.profile,
-                variant=variant,
-                seeds=tuple(seeds),
-                metric=metric,
-                before=float(values[0].mean()),
-                after=float(values[1].mean()),
-                difference=metrics.paired_difference(values[1], values[0], clusters, resampling()),
-                num_clusters=len(np.unique(clusters)),
-            )
-        )
-    return found, notes
+        seeds = [
+            str(ours.seed)
+            for ours, theirs in zip(left, right, strict=True)
+            if per_query(metric, ours.arrays or {}) is not None
+            and per_query(metric, theirs.arrays or {}) is None
+        ]
+        if seeds:
+            lost.append(f"{metric} not recorded in B, seed {', '.join(seeds)}")
+    return lost
 
 
 def finished(study: Study, variant: str) -> dict[int, Run]:
@@ -299,7 +327,10 @@ def as_markdown(found: Compared, names: tuple[str, str]) -> str:
             markdown_table(SPEEDS_HEAD, rows),
             f"A: {found.machines[0]}. B: {found.machines[1]}.",
         ]
-    parts += ["\n".join(f"- {note}" for note in found.notes)] if found.notes else []
+    if found.lost:
+        parts += ["Lost from A to B:", "\n".join(f"- {each}" for each in found.lost)]
+    if found.notes:
+        parts += ["\n".join(f"- {note}" for note in found.notes)]
     return printable("\n\n".join(parts))
 
 
@@ -346,5 +377,6 @@ def as_json(found: Compared) -> dict[str, Any]:
         "differences": [asdict(each) | {"is_worse": each.is_worse} for each in found.differences],
         "speeds": [asdict(each) | {"times": each.times} for each in found.speeds],
         "machines": found.machines,
+        "lost": found.lost,
         "notes": found.notes,
     }

@@ -6,14 +6,21 @@ import numpy as np
 import pytest
 from benchmark_records import make_benchmark
 from question_records import write_question_study
-from records import change_arrays, change_record, run_id, write_study
+from records import (
+    change_arrays,
+    change_record,
+    make_arrays,
+    make_record,
+    run_id,
+    write_study,
+)
 
 from litevl.benchmark_record import write_benchmark
 from litevl.cli import main
 from litevl.compare import METRICS, compare_folders
 from litevl.errors import DataError
 from litevl.metrics import hits_at
-from litevl.record import read_arrays
+from litevl.record import read_arrays, write_record
 
 VARIANTS = ("full", "mean-pooling")
 
@@ -102,8 +109,67 @@ def test_seeds_and_variants_of_one_side_are_told_and_left_out(folders):
     found = compare_folders(*folders)
     assert of(found, "full", "t2v/R@1").seeds == (0, 1)
     notes = "\n".join(found.notes)
-    assert "full: only one side has seed 2; left out" in notes
+    assert "full: only B has seed 2; left out" in notes
     assert "no-scaling: no finished run in A" in notes
+    assert not found.lost
+    assert main(["compare", *map(str, folders), "--fail-if-worse"]) == 0
+
+
+def fail(record):
+    record |= {"status": "failed", "error": "the loss is not finite"}
+
+
+def fail_variant(folder):
+    for seed in (0, 1):
+        change_record(folder / "records" / "msrvtt", run_id("full", seed), fail)
+
+
+def fail_seed(folder):
+    change_record(folder / "records" / "msrvtt", run_id("full", 1), fail)
+
+
+def drop_metric(folder):
+    study = folder / "records" / "msrvtt"
+    path = study / f"{run_id('full', 1)}.npz"
+    arrays = read_arrays(path)
+    del arrays["order_right"]
+    np.savez(path, **arrays)
+    change_record(study, path.stem, lambda record: record["metrics"]["test"].pop("order_accuracy"))
+
+
+def ask_less(folder):
+    for seed in (0, 1):
+        arrays = make_arrays("full", seed, num_queries=30)
+        write_record(folder / "records" / "msrvtt", make_record("full", seed, arrays), arrays)
+
+
+@pytest.mark.parametrize(
+    ("lose", "line"),
+    [
+        (fail_variant, "msrvtt-mini, full: no finished run in B"),
+        (fail_seed, "msrvtt-mini, full: only A has seed 1; left out"),
+        (drop_metric, "msrvtt-mini, full: order_accuracy not recorded in B, seed 1"),
+        (
+            ask_less,
+            "msrvtt-mini, full: not the same queries on both sides, or cut short differently",
+        ),
+    ],
+)
+def test_what_a_has_and_b_lacks_is_told_and_fails(folders, capsys, lose, line):
+    lose(folders[1])
+    command = ["compare", *map(str, folders)]
+    assert main(command) == 0
+    assert f"Lost from A to B:\n\n- {line}\n" in capsys.readouterr().out
+    assert main([*command, "--fail-if-worse"]) == 1
+    capsys.readouterr()
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["lost"] == [line]
+
+
+def test_a_study_that_b_lacks_is_told_and_fails(folders, capsys):
+    write_question_study(folders[0] / "records", ("full",))
+    assert main(["compare", *map(str, folders), "--fail-if-worse"]) == 1
+    assert "Lost from A to B:\n\n- msvd-qa-mini: only in A\n" in capsys.readouterr().out
 
 
 def test_other_settings_are_named(folders):
@@ -125,7 +191,7 @@ def test_runs_cut_short_alike_are_compared_and_others_not(folders):
         change_record(folders[1] / "records" / "msrvtt", run_id("full", seed), cut)
     found = compare_folders(*folders)
     assert "full" not in {d.variant for d in found.differences}
-    assert any("cut short differently" in note for note in found.notes)
+    assert any("cut short differently" in each for each in found.lost)
     for seed in (0, 1):
         change_record(folders[0] / "records" / "msrvtt", run_id("full", seed), cut)
     assert "full" in {d.variant for d in compare_folders(*folders).differences}
@@ -140,7 +206,7 @@ def test_other_queries_are_not_compared(folders):
         )
     found = compare_folders(*folders)
     assert "full" not in {d.variant for d in found.differences}
-    assert any("not the same queries" in note for note in found.notes)
+    assert any("not the same queries" in each for each in found.lost)
 
 
 def test_a_folder_without_records_is_a_users_mistake(folders, tmp_path):
