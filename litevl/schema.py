@@ -374,15 +374,16 @@ def array_problems(
 
 
 INDEXED = {"truth": "G", "t2v_top": "G", "top": "A"}  # array -> the axis its values are places on
+RANKED = {"t2v": "G", "v2t": "Q"}  # direction -> the axis its ranks count along
 
 
 def value_problems(arrays: Mapping[str, NDArray[Any]], sizes: Mapping[str, int]) -> list[str]:
-    """Values that cannot be: places that are not there, ranks below 1, answers neither right nor
-    wrong, unknown types of questions, no queries at all.
+    """Values that cannot be: places and ranks that are not there, answers neither right nor wrong,
+    or not as the first of `top` has it, unknown types of questions, no queries at all.
 
     sizes: of each axis of these arrays, whose shapes and dtypes are the ones described.
     """
-    problems = [f"no entries on axis {axis}" for axis in "QGATS" if sizes.get(axis) == 0]
+    problems = [f"no entries on axis {axis}" for axis in "QGAKTS" if sizes.get(axis) == 0]
     for name, array in arrays.items():
         axis = INDEXED.get(name, "")
         if not array.size:
@@ -391,6 +392,10 @@ def value_problems(arrays: Mapping[str, NDArray[Any]], sizes: Mapping[str, int])
             problems.append(f"{name} should hold places from 0 to {sizes[axis] - 1}")
         elif name.endswith("_ranks") and (array.min() < 1 or (array[:, 0] > array[:, 1]).any()):
             problems.append(f"{name} should hold ranks from 1, the best before the worst")
+        elif name.endswith("_ranks") and array.max() > sizes[RANKED[name[:3]]]:
+            problems.append(f"{name} should hold ranks up to {sizes[RANKED[name[:3]]]}")
+        elif name == "order_right" and not np.isin(array, (0, 0.5, 1)).all():
+            problems.append(f"{name} should hold only 0, 0.5 and 1")
         elif name == "kinds" and not np.isin(array, (*QUESTION_TYPES, OTHER_TYPE)).all():
             types = ", ".join((*QUESTION_TYPES, OTHER_TYPE))
             problems.append(f"{name} should hold only {types}")
@@ -398,6 +403,10 @@ def value_problems(arrays: Mapping[str, NDArray[Any]], sizes: Mapping[str, int])
             problems.append(f"{name} should hold only 0 and 1")
         elif name == "right" and (array > arrays.get("in_list", 1)).any():
             problems.append("right is 1 where in_list is 0")
+    if not problems and {"answer_list", "top", "right"} <= arrays.keys():
+        first = arrays["answer_list"][arrays["top"][:, 0]]  # (Q,)
+        if not np.array_equal(first == arrays["answers"], arrays["right"] == 1):
+            problems.append("right is not 1 just where the first of top is the gold answer")
     return problems
 
 

@@ -38,7 +38,7 @@ def worsen(folder, variant="full", seeds=(0, 1), by=5):
     for seed in seeds:
         study = folder / "records" / "msrvtt"
         ranks = read_arrays(study / f"{run_id(variant, seed)}.json")["t2v_ranks"]
-        change_arrays(study, run_id(variant, seed), t2v_ranks=ranks + by)
+        change_arrays(study, run_id(variant, seed), t2v_ranks=np.minimum(ranks + by, len(ranks)))
 
 
 def of(found, variant, metric):

@@ -136,6 +136,9 @@ def test_code_in_a_record_s_arrays_is_not_run(tmp_path, member):
         ("truth", 4, "truth should hold places from 0 to 3"),
         ("t2v_top", -1, "t2v_top should hold places from 0 to 3"),
         ("v2t_ranks", 0, "v2t_ranks should hold ranks from 1, the best before the worst"),
+        ("t2v_ranks", 5, "t2v_ranks should hold ranks up to 4"),
+        ("v2t_itc_ranks", 5, "v2t_itc_ranks should hold ranks up to 4"),
+        ("order_right", 7.0, "order_right should hold only 0, 0.5 and 1"),
     ],
 )
 def test_retrieval_s_values_that_cannot_be_are_damage(tmp_path, name, value, reason):
@@ -155,6 +158,7 @@ def test_retrieval_s_values_that_cannot_be_are_damage(tmp_path, name, value, rea
         ("kinds", "why", "kinds should hold only what, who, how, when, where"),
         ("in_list", 0.5, "in_list should hold only 0 and 1"),
         ("in_list", 0.0, "right is 1 where in_list is 0"),
+        ("right", 0.0, "right is not 1 just where the first of top is the gold answer"),
     ],
 )
 def test_answers_values_that_cannot_be_are_damage(tmp_path, name, value, reason):

@@ -218,6 +218,7 @@ def test_accuracy_over_seeds_is_a_percentage_with_its_exact_end(tmp_path: Path) 
     for seed in (0, 1):
         path = folder / f"{question_run_id('full', seed)}.npz"
         arrays = dict(np.load(path)) | {"in_list": np.ones(100), "right": np.ones(100)}
+        arrays |= {"answers": np.array(["red"] * 100), "top": np.zeros((100, 4), int)}
         np.savez(path, **arrays | {"shuffled_right": np.ones(100)})
         change_record(folder, path.stem, lambda record: record["metrics"]["test"].clear())
         change_record(
@@ -265,6 +266,9 @@ def test_runs_asked_or_judged_otherwise_did_not_take_the_same_test(
     assert same_test(load_study(tmp_path, "msvd-qa", "mini").published("full"))
     path = folder / f"{question_run_id('full', 1)}.npz"
     arrays = dict(np.load(path)) | change
+    first = arrays["answer_list"][arrays["top"][:, 0]]
+    arrays["right"] = (first == arrays["answers"]).astype(float)
+    arrays["in_list"] = np.isin(arrays["answers"], arrays["answer_list"]).astype(float)
     np.savez(path, **arrays)
     found = make_question_metrics(arrays)
     change_record(folder, path.stem, lambda record: record["metrics"].update(test=found))
