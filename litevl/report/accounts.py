@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
@@ -106,53 +107,83 @@ def code_warnings(study: Study) -> list[str]:
     return warnings
 
 
+COST_CELLS: dict[str, tuple[float, int]] = {  # what the page shows, its unit and number of digits
+    "parameters": (1e6, 2),
+    "flops_per_clip": (1e9, 2),
+    "flops_per_pair": (1e9, 3),
+    "train_seconds": (60, 1),
+    "evaluate_seconds": (60, 1),
+    "device_hours": (1, 3),
+    "peak_memory_gib": (1, 2),
+}
+
+
 def cost_table(study: Study) -> Table:
-    """What a variant costs, averaged over its published runs."""
+    """What a variant costs, averaged over its published runs; times over those of one machine."""
+    machines = Counter(_machine(run) for run in study.shown)
+    usual = machines.most_common(1)[0][0] if machines else None
     rows, tidy = [], []
     for variant in study.variants:
         runs = study.published(variant.name)
-        records = [run.record for run in runs if run.record is not None]
-        costs = [record.cost for record in records if record.cost is not None]
-        times = [record.timings_seconds for record in records if record.timings_seconds]
-        if not costs or not times:
-            rows.append((Cell(variant.title, variant.name), *[Cell("-")] * 7))
-            continue
-        values = {
-            "parameters": fmean(cost.parameters for cost in costs),
-            "flops_per_clip": fmean(cost.flops_per_clip for cost in costs),
-            "flops_per_pair": fmean(cost.flops_per_pair for cost in costs),
-            "peak_memory_gib": fmean(cost.peak_memory_gib for cost in costs),
-            "device_hours": fmean(cost.device_hours for cost in costs),
-            "train_seconds": fmean(time.train for time in times),
-            "evaluate_seconds": fmean(time.evaluate for time in times),
-        }
-        rows.append(
-            (
-                Cell(variant.title, variant.name),
-                Cell(number(values["parameters"] / 1e6, 2)),
-                Cell(number(values["flops_per_clip"] / 1e9, 2)),
-                Cell(number(values["flops_per_pair"] / 1e9, 3)),
-                Cell(_minutes(values["train_seconds"])),
-                Cell(_minutes(values["evaluate_seconds"])),
-                Cell(number(values["device_hours"], 3)),
-                Cell(number(values["peak_memory_gib"], 2)),
-            )
+        timed = [run for run in runs if _machine(run) == usual]
+        values = _mean_costs(runs) | _mean_times(timed)
+        cells = (
+            Cell(number(values[key] / unit, digits) if key in values else "-")
+            for key, (unit, digits) in COST_CELLS.items()
         )
-        tidy.append({"variant": variant.name, "seeds": seeds_text(runs)} | values)
+        rows.append((Cell(variant.title, variant.name), *cells))
+        if values:
+            seeds = {"seeds": seeds_text(runs), "timed_seeds": seeds_text(timed)}
+            tidy.append({"variant": variant.name} | seeds | values)
     header = (
         *("variant", "parameters (M)", "GFLOP per clip", "GFLOP per pair"),
         *("training (min)", "evaluation (min)", "device hours", "peak memory (GiB)"),
     )
+    note = (
+        "Means over seeds. Per clip: the video encoder once. Per pair: "
+        f"{layout_of(study).pair_words}. Device hours: wall time times "
+        "devices, for the whole run. Peak memory: of the process, earlier runs included."
+    )
+    if len(machines) > 1:
+        note += (
+            f" Times and device hours leave out {len(study.shown) - machines[usual]} of "
+            f"{len(study.shown)} runs: these had another device, processor or number of threads "
+            "or processes than most."
+        )
     return Table(
         "cost",
         "Cost",
         header,
         tuple(rows),
         pd.DataFrame(tidy),
-        "Means over seeds. Per clip: the video encoder once. Per pair: "
-        f"{layout_of(study).pair_words}. Device hours: wall time times "
-        "devices, for the whole run. Peak memory: of the process, earlier runs included.",
+        note,
     )
+
+
+def _machine(run: Run) -> tuple[str, str, int, int] | None:
+    """What has to be the same for two runs' times to be averaged."""
+    if run.record is None:
+        return None
+    hardware = run.record.hardware
+    return hardware.device, hardware.processor, hardware.threads, hardware.processes
+
+
+def _mean_costs(runs: Sequence[Run]) -> dict[str, float]:
+    costs = [run.record.cost for run in runs if run.record and run.record.cost]
+    names = ("parameters", "flops_per_clip", "flops_per_pair", "peak_memory_gib")
+    return {name: fmean(getattr(cost, name) for cost in costs) for name in names if costs}
+
+
+def _mean_times(runs: Sequence[Run]) -> dict[str, float]:
+    records = [run.record for run in runs if run.record is not None]
+    times = [record.timings_seconds for record in records if record.timings_seconds]
+    if not times:
+        return {}
+    return {
+        "device_hours": fmean(record.cost.device_hours for record in records if record.cost),
+        "train_seconds": fmean(time.train for time in times),
+        "evaluate_seconds": fmean(time.evaluate for time in times),
+    }
 
 
 def estimate_table(study: Study) -> Table:

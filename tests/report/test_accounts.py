@@ -1,0 +1,36 @@
+"""The tables of accounts, and what a page says about the runs behind its numbers."""
+
+from pathlib import Path
+
+from records import change_record, run_id, write_study
+
+from litevl.report.accounts import cost_table
+from litevl.report.runs import load_study
+
+
+def test_times_of_runs_with_other_threads_are_left_out_of_the_means(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, seeds=[0, 1])
+    for name, seed in (("full", 0), ("mean-pooling", 0), ("mean-pooling", 1)):
+        change_record(
+            folder,
+            run_id(name, seed),
+            lambda r: (
+                r["hardware"].update(threads=4),
+                r["timings_seconds"].update(train=30.0, evaluate=3.0),
+                r["cost"].update(device_hours=0.01, flops_per_clip=3_250_000_000),
+            ),
+        )
+    change_record(folder, run_id("no-scaling", 0), lambda r: r["timings_seconds"].update(train=30))
+    table = cost_table(load_study(tmp_path, "msrvtt", "mini"))
+    shown = {row[0].detail: [cell.text for cell in row[1:7]] for row in table.rows}
+    assert shown["full"] == ["3.40", "2.25", "0.030", "1.5", "0.1", "0.028"]
+    assert shown["no-scaling"] == ["3.40", "1.25", "0.030", "1.0", "0.1", "0.028"]
+    assert shown["mean-pooling"] == ["3.40", "3.25", "0.030", "-", "-", "-"]
+    assert "leave out 3 of 10 runs" in table.note
+    timed = table.frame.set_index("variant")["timed_seeds"]
+    assert (timed["full"], timed["no-scaling"], timed["mean-pooling"]) == ("1", "0, 1", "")
+
+
+def test_note_of_costs_is_silent_where_all_runs_had_the_same_machine(tmp_path: Path) -> None:
+    write_study(tmp_path, ["full", "no-scaling"])
+    assert "leave out" not in cost_table(load_study(tmp_path, "msrvtt", "mini")).note
