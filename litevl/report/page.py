@@ -252,6 +252,12 @@ def _lead(judged: Judged) -> list[str]:
         lines.append(f"Published numbers: {kinds_text(result.verdict for result in targets)}.")
     if study.shown:
         lines.append(f"Code of the numbers below: {tables.commits_text(study.shown)}.")
+    if study.unasked:
+        seeds = ", ".join(map(str, sorted({run.seed for run in study.unasked})))
+        lines.append(
+            f"{len(study.unasked)} finished runs of these settings (seeds {seeds}) were not asked "
+            "for by the last command and are left out."
+        )
     if study.num_outdated:
         lines.append(
             f"{study.num_outdated} records of other settings or earlier versions are left out."

@@ -6,7 +6,7 @@ which code made it. Everything else stays visible, with the reason, away from th
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,9 +15,11 @@ import numpy as np
 
 from litevl import metrics, question_metrics
 from litevl.errors import DataError
+from litevl.plan import MAY_CHANGE
 from litevl.record import PlanFile, Record, read_arrays, read_plan, read_record
 from litevl.schema import Arrays, VariantTitle
 from litevl.spec import Profile
+from litevl.spec_problems import flat
 
 Outcome = Literal["complete", "failed", "interrupted", "damaged", "not run"]
 
@@ -87,6 +89,8 @@ class Study:
     plan: PlanFile | None
     num_outdated: int
     """Records of other settings or earlier versions of the spec, left out."""
+    unasked: tuple[Run, ...] = ()
+    """Finished runs that differ from a planned one in their seed only, left out as well."""
 
     def published(self, variant: str) -> tuple[Run, ...]:
         """The runs of a variant whose numbers may be shown, by seed."""
@@ -141,6 +145,8 @@ def load_study(records_dir: Path, spec: str, profile: str) -> Study:
         if name not in {variant.name for variant in names}
     )
     place = {variant.name: i for i, variant in enumerate(names)}
+    left_out = [path for path in own if path.stem not in {run.id for run in runs}]
+    unasked = _unasked(runs, left_out) if plan is not None else ()
     return Study(
         spec=spec,
         profile=NOT_MINI.get(profile, "mini"),
@@ -149,8 +155,35 @@ def load_study(records_dir: Path, spec: str, profile: str) -> Study:
         variants=names,
         runs=tuple(sorted(runs, key=lambda run: (place[run.variant], run.seed))),
         plan=plan,
-        num_outdated=len({path.stem for path in own} - {run.id for run in runs}),
+        num_outdated=len(left_out) - len(unasked),
+        unasked=unasked,
     )
+
+
+def _unasked(planned: Sequence[Run], left_out: Iterable[Path]) -> tuple[Run, ...]:
+    """Of the records left out, the finished runs that share all but the seed with a planned one."""
+    seeds = {(run.variant, run.seed) for run in planned}
+    settings = [_all_but_seed(run.record) for run in planned if run.record is not None]
+    return tuple(
+        run
+        for run in map(_load, left_out)
+        if run.record is not None
+        and run.outcome == "complete"
+        and (run.variant, run.seed) not in seeds  # an earlier version would have the same seed
+        and _all_but_seed(run.record) in settings
+    )
+
+
+def _all_but_seed(record: Record) -> tuple[object, ...]:
+    """What two runs of the same settings share; a setting that says nothing may be left unsaid."""
+    settings = {
+        key: value
+        for key, value in flat(record.spec).items()
+        if key not in MAY_CHANGE and value not in (None, [])
+    }
+    data = record.data.fingerprint if record.data is not None else None
+    weights = record.weights.sha256 if record.weights is not None else None
+    return record.run.variant, record.run.limits, settings, data, weights
 
 
 def _parts(run_id: str, path: Path) -> tuple[str, str, str, int]:

@@ -2,10 +2,16 @@
 
 from pathlib import Path
 
-from records import change_record, run_id, write_study
+import pytest
+from pages import Page
+from records import change_record, make_plan, run_id, write_study
 
+from litevl.record import write_plan
+from litevl.report import render_report
 from litevl.report.accounts import cost_table
 from litevl.report.runs import load_study
+
+no_pictures = pytest.mark.usefixtures("no_pictures")
 
 
 def test_times_of_runs_with_other_threads_are_left_out_of_the_means(tmp_path: Path) -> None:
@@ -34,3 +40,15 @@ def test_times_of_runs_with_other_threads_are_left_out_of_the_means(tmp_path: Pa
 def test_note_of_costs_is_silent_where_all_runs_had_the_same_machine(tmp_path: Path) -> None:
     write_study(tmp_path, ["full", "no-scaling"])
     assert "leave out" not in cost_table(load_study(tmp_path, "msrvtt", "mini")).note
+
+
+@no_pictures
+def test_finished_seeds_that_were_not_asked_for_are_not_called_other_settings(
+    tmp_path: Path,
+) -> None:
+    folder = write_study(tmp_path / "records", ["full", "no-scaling"], seeds=[0, 1, 2])
+    write_plan(folder, "mini", make_plan([run_id(name, 0) for name in ("full", "no-scaling")]))
+    text = Page(render_report(folder.parent, tmp_path)).text
+    told = "4 finished runs of these settings (seeds 1, 2) were not asked for by the last command"
+    assert told in text
+    assert "other settings" not in text

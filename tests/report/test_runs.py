@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,27 @@ def test_only_planned_runs_are_shown_and_the_others_counted(tmp_path: Path) -> N
     study = load(folder)
     assert [run.id for run in study.runs] == [run_id("full", 0), run_id("no-scaling", 0)]
     assert study.num_outdated == 1
+
+
+def test_finished_seeds_that_the_last_command_did_not_ask_for_are_told_from_other_settings(
+    tmp_path: Path,
+) -> None:
+    folder = write_study(tmp_path, ["full", "no-scaling"], seeds=[0, 1, 2, 3, 4, 5])
+    write_plan(folder, "mini", make_plan([run_id("full", 0)]))
+    changes: dict[int, Callable[[dict[str, Any]], None]] = {
+        2: lambda r: r["spec"]["train"].update(seeds=[0, 1], hard_negatives=None),
+        3: lambda r: r["spec"]["train"].update(epochs=2),
+        4: lambda r: r["run"]["limits"].update(subset=20),
+        5: lambda r: r["weights"].update(sha256="0" * 64),
+    }
+    for seed, change in changes.items():
+        change_record(folder, run_id("full", seed), change)
+    study = load(folder)
+    assert [run.id for run in study.runs] == [run_id("full", 0)]
+    assert [run.id for run in study.unasked] == [run_id("full", 1), run_id("full", 2)]
+    assert study.num_outdated == 3 + 6
+    (folder / "mini.plan.json").unlink()
+    assert load(folder).unasked == ()
 
 
 def test_without_a_plan_the_latest_record_of_a_variant_and_seed_is_shown(tmp_path: Path) -> None:
