@@ -100,11 +100,29 @@ def code_warnings(study: Study) -> list[str]:
         warnings.append(
             f"{num_dirty} of {len(records)} runs used code that was changed after the commit named."
         )
-    if len({record.data.fingerprint for record in records if record.data}) > 1:
-        warnings.append("The runs did not all see the same data; those are not compared.")
+    if any(run.saw_other_data for run in study.runs):
+        warnings.append(
+            "The runs did not all see the same data; those that differ from most are not compared."
+        )
     if len({record.weights.sha256 for record in records if record.weights}) > 1:
         warnings.append("The runs did not all start from the same weights.")
+    pairs = dict.fromkeys(
+        (claim.better, claim.worse) for claim in (study.plan.claims if study.plan else ())
+    )
+    for better, worse in pairs:
+        ours, theirs = _starting_weights(study, better), _starting_weights(study, worse)
+        if ours and theirs and ours != theirs:
+            warnings.append(
+                f"A claim compares {better} with {worse}, which started from other weights: the "
+                "difference may come from these."
+            )
     return warnings
+
+
+def _starting_weights(study: Study, variant: str) -> set[str]:
+    """The hashes of the weights that a variant's published runs started from."""
+    records = [run.record for run in study.published(variant) if run.record is not None]
+    return {record.weights.sha256 for record in records if record.weights is not None}
 
 
 COST_CELLS: dict[str, tuple[float, int]] = {  # what the page shows, its unit and number of digits

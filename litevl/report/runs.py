@@ -6,8 +6,9 @@ which code made it. Everything else stays visible, with the reason, away from th
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -50,6 +51,8 @@ class Run:
     record: Record | None = None
     arrays: Arrays | None = None
     damage: str | None = None
+    saw_other_data: bool = False
+    """Than most runs of its study."""
 
     @property
     def outcome(self) -> Outcome:
@@ -69,6 +72,8 @@ class Run:
             reasons.append(f"training was cut off after {run.limits.max_steps} steps")
         if self.record.code.commit is None:
             reasons.append("the record does not say which code made it")
+        if self.saw_other_data:
+            reasons.append("it saw other data than most runs")
         return tuple(reasons)
 
     @property
@@ -147,7 +152,7 @@ def load_study(records_dir: Path, spec: str, profile: str) -> Study:
     place = {variant.name: i for i, variant in enumerate(names)}
     left_out = [path for path in own if path.stem not in {run.id for run in runs}]
     unasked = _unasked(runs, left_out) if plan is not None else ()
-    return Study(
+    study = Study(
         spec=spec,
         profile=NOT_MINI.get(profile, "mini"),
         title=records[0].run.title if records else spec,
@@ -158,6 +163,23 @@ def load_study(records_dir: Path, spec: str, profile: str) -> Study:
         num_outdated=len(left_out) - len(unasked),
         unasked=unasked,
     )
+    return replace(study, runs=_with_other_data_told(study))
+
+
+def _with_other_data_told(study: Study) -> tuple[Run, ...]:
+    """The runs, those marked that saw other data than most; of as many, the reference's count."""
+    by_reference = sorted(study.shown, key=lambda run: run.variant != study.reference)
+    counts = Counter(_fingerprint(run) for run in by_reference)
+    if len(counts) < 2:
+        return study.runs
+    usual = counts.most_common(1)[0][0]  # of equals the first
+    return tuple(
+        replace(run, saw_other_data=_fingerprint(run) not in (None, usual)) for run in study.runs
+    )
+
+
+def _fingerprint(run: Run) -> str | None:
+    return run.record.data.fingerprint if run.record and run.record.data else None
 
 
 def _unasked(planned: Sequence[Run], left_out: Iterable[Path]) -> tuple[Run, ...]:

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from pages import Page
+from pages import Page, read_csv, section
 from records import change_record, make_plan, run_id, write_study
 
 from litevl.record import write_plan
 from litevl.report import render_report
-from litevl.report.accounts import cost_table
+from litevl.report.accounts import code_warnings, cost_table
 from litevl.report.runs import load_study
 
 no_pictures = pytest.mark.usefixtures("no_pictures")
@@ -52,3 +52,31 @@ def test_finished_seeds_that_were_not_asked_for_are_not_called_other_settings(
     told = "4 finished runs of these settings (seeds 1, 2) were not asked for by the last command"
     assert told in text
     assert "other settings" not in text
+
+
+@no_pictures
+def test_run_on_other_data_stands_in_the_table_apart(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "records", ["full", "no-scaling", "mean-pooling"])
+    change_record(
+        folder, run_id("mean-pooling", 0), lambda r: r["data"].update(fingerprint="0" * 64)
+    )
+    report = render_report(folder.parent, tmp_path)
+    assert "it saw other data than most runs" in section(report, "not_comparable")
+    shown = {row["variant"] for row in read_csv(report, "main") if row["value"]}
+    assert shown == {"full", "no-scaling"}
+    assert "did not all see the same data" in Page(report).text
+
+
+def test_claim_between_variants_that_started_from_other_weights_is_warned_about(
+    tmp_path: Path,
+) -> None:
+    folder = write_study(tmp_path, ["full", "no-temporal-attention", "no-scaling"])
+    told = "A claim compares full with no-temporal-attention, which started from other weights"
+
+    def is_told() -> bool:
+        return told in " ".join(code_warnings(load_study(tmp_path, "msrvtt", "mini")))
+
+    assert not is_told()
+    for variant, expected in (("no-scaling", False), ("no-temporal-attention", True)):
+        change_record(folder, run_id(variant, 0), lambda r: r["weights"].update(sha256="0" * 64))
+        assert is_told() == expected

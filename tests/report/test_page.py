@@ -189,11 +189,13 @@ def test_run_without_a_commit_shows_no_number_at_all(tmp_path: Path) -> None:
 
 @no_pictures
 def test_changed_code_and_mixed_commits_are_warned_about(tmp_path: Path) -> None:
-    folder = write_study(tmp_path / "records", ["full", "no-scaling"])
+    folder = write_study(tmp_path / "records", ["full", "no-scaling", "mean-pooling"])
     change_record(folder, run_id("full", 0), lambda r: r["code"].update(dirty=True))
     change_record(folder, run_id("no-scaling", 0), lambda r: r["code"].update(commit="b" * 40))
     change_record(folder, run_id("no-scaling", 0), lambda r: r["weights"].update(sha256="c" * 64))
-    change_record(folder, run_id("full", 0), lambda r: r["data"].update(fingerprint="d" * 64))
+    change_record(
+        folder, run_id("mean-pooling", 0), lambda r: r["data"].update(fingerprint="d" * 64)
+    )
     text = Page(render_report(folder.parent, tmp_path)).text
     assert "2 different commits: aaaaaaaaaaaa, bbbbbbbbbbbb" in text
     assert "1 of 2 runs used code that was changed after the commit named" in text

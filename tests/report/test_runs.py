@@ -346,12 +346,46 @@ def test_seeds_that_answered_other_queries_are_not_averaged(
     assert summary("t2v/R@1", runs) is None
 
 
+def other_data(record: dict[str, Any]) -> None:
+    record["data"]["fingerprint"] = "0" * 64
+
+
 def test_other_data_fingerprint_is_another_test(tmp_path: Path) -> None:
-    folder = write_study(tmp_path, ["full"], seeds=[0, 1])
-    change_record(
-        folder, run_id("full", 1), lambda record: record["data"].update(fingerprint="0" * 64)
-    )
-    assert not same_test(load(folder).published("full"))
+    folder = write_study(tmp_path, ["full", "no-scaling"])
+    ours = load(folder).runs
+    change_record(folder, run_id("no-scaling", 0), other_data)
+    assert same_test(ours)
+    assert not same_test(load(folder).runs)
+
+
+@pytest.mark.parametrize(
+    ("changed", "withheld"),
+    [
+        (["mean-pooling"], ["mean-pooling"]),
+        (["full", "no-scaling"], ["mean-pooling"]),  # the others are most
+        (["full", "mean-pooling"], ["no-scaling"]),
+    ],
+)
+def test_run_that_saw_other_data_than_most_is_withheld(
+    tmp_path: Path, changed: list[str], withheld: list[str]
+) -> None:
+    folder = write_study(tmp_path, ["full", "no-scaling", "mean-pooling"])
+    for variant in changed:
+        change_record(folder, run_id(variant, 0), other_data)
+    runs = load(folder).runs
+    assert [run.variant for run in runs if not run.is_published] == withheld
+    assert {run.reasons for run in runs if run.variant in withheld} == {
+        ("it saw other data than most runs",)
+    }
+
+
+def test_of_as_many_runs_on_either_data_the_references_stay(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, ["full", "no-temporal-attention"])
+    plan = json.loads((folder / "mini.plan.json").read_text())
+    plan["variants"].reverse()
+    write_plan(folder, "mini", plan)
+    change_record(folder, run_id("full", 0), other_data)
+    assert [run.variant for run in load(folder).shown] == ["full"]
 
 
 def test_records_are_ordered_by_the_plans_variants_and_by_seed(tmp_path: Path) -> None:
