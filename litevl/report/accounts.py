@@ -158,7 +158,8 @@ def cost_table(study: Study) -> Table:
         *("training (min)", "evaluation (min)", "device hours", "peak memory (GiB)"),
     )
     note = (
-        "Means over seeds. Per clip: the video encoder once. Per pair: "
+        "Means over seeds. Per clip: the video encoder once, without the keys and values that "
+        "texts look at. Per pair: "
         f"{layout_of(study).pair_words}. Device hours: wall time times "
         "devices, for the whole run. Peak memory: of the process, earlier runs included."
     )
