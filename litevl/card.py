@@ -11,13 +11,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from litevl.data.sources import sources
-from litevl.errors import DataError, WeightsError
+from litevl.errors import DataError
+from litevl.model.checkpoints import read_config
 from litevl.model.places import fetch_command, hub_name
 from litevl.record import read_record
 from litevl.schema import DataPart, Record, RunPart, Value, Weights
@@ -156,7 +156,7 @@ def told(model: str | Path, record: str | Path | None) -> Told:
 
 def expect_of_this_model(record: Record, path: Path, place: Path) -> None:
     """Raise DataError for the record of a run that made another model than the one in a folder."""
-    config, spec, differences = read_config(place), record.spec, list[str]()
+    config, spec, differences = read_config(place / "config.json"), record.spec, list[str]()
     run = place.absolute().parent
     if run.parent.name == "runs" and run.name != record.run.id:
         differences.append(f"run: {record.run.id} in the record, {run.name} for the model")
@@ -168,18 +168,6 @@ def expect_of_this_model(record: Record, path: Path, place: Path) -> None:
     if differences:
         lines = [f"{path}: the record of another model's run", *differences]
         raise DataError("\n  ".join([*lines, "Name the model's own record with --record."]))
-
-
-def read_config(place: Path) -> dict[str, Any]:
-    """The model's options in a folder. WeightsError where they cannot be read."""
-    file = place / "config.json"
-    try:
-        config = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{file}: cannot be read ({error})") from None
-    if not isinstance(config, dict):
-        raise WeightsError(f"{file}: no JSON object")
-    return config
 
 
 def record_beside(model: Path) -> Path:

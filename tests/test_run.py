@@ -19,12 +19,10 @@ from litevl import run as engine
 from litevl.cli import main
 from litevl.engine import gallery, retrieval
 from litevl.engine import train as training
-from litevl.engine.distributed import Group
 from litevl.engine.evaluate import evaluate
-from litevl.errors import DataError, RunError, WeightsError
+from litevl.errors import WeightsError
 from litevl.model.litevl import LiteVLForRetrieval
 from litevl.plan import plan
-from litevl.prepare import prepare
 from litevl.record import read_arrays, read_record
 from litevl.report import page
 from litevl.run import execute_plan
@@ -298,27 +296,6 @@ def test_weights_that_diverge_in_the_last_update_are_a_failed_run_too(spec, tmp_
     assert all("hold NaN or infinity: training has diverged" in r.error for r in found.values())
 
 
-@pytest.mark.usefixtures("no_report")
-@pytest.mark.parametrize("is_shared", [True, False])
-def test_error_of_one_process_of_several_ends_it(small, tmp_path, monkeypatch, is_shared):
-    """The others wait for it, and the launcher ends them. What all raise is a failed run."""
-    group, error = Group(1, 2, torch.device("cpu")), DataError("clip 7 cannot be read")
-    error.is_shared = is_shared
-    monkeypatch.setattr(engine, "train_and_score", lambda *_: raise_it(error))
-    (one,) = plan(load_spec(small / "spec.toml"), "mini", ["full"], [0], None, None)
-    data = prepare(one.resolved, None, False)
-    if is_shared:
-        assert not engine.execute(one, data, "asked for", tmp_path, group)
-    else:
-        with pytest.raises(RunError, match=f"{one.id}, process 1 of 2: clip 7 cannot be read"):
-            engine.execute(one, data, "asked for", tmp_path, group)
-
-
-def raise_it(error: Exception):
-    """For where a function has to be an expression."""
-    raise error
-
-
 def test_variants_that_start_from_other_weights_have_words_of_their_own(small):
     (one,) = plan(load_spec(small / "spec.toml"), "mini", ["full"], [0], None, None)
     model = one.resolved.model.model_copy(update={"weights": "elsewhere"})
@@ -448,9 +425,3 @@ def test_weights_trained_with_another_vocabulary_are_refused():
     engine.expect_vocabulary(settings, 30524, 30524)
     with pytest.raises(WeightsError, match=r"model.pth: word embeddings for 30524 .* has 30522"):
         engine.expect_vocabulary(settings, 30524, 30522)
-
-
-def test_processes_of_a_run_that_found_other_clips_broken_do_not_train():
-    engine.expect_same_clips(["a", "a"])
-    with pytest.raises(RunError, match=r"different clips\n  Repeat the command"):
-        engine.expect_same_clips(["a", "b"])

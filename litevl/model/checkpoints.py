@@ -304,11 +304,11 @@ def with_heads(path: Path, sizes: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """What config.json says."""
+    """What config.json says. WeightsError where it cannot be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: needed beside transformers' weights ({error})") from None
+        raise WeightsError(f"{path}: needed beside the weights ({error})") from None
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: expected a table, got a {type(content).__name__}")
     return content

@@ -50,7 +50,7 @@ def runs_table(study: Study) -> Table:
                 Cell(_commit(record) if record else "-"),
                 Cell(record.run.started[:16].replace("T", " ") if record else "-"),
                 Cell(epoch, record.selection.select if record and record.selection else ""),
-                Cell(_minutes(record.timings_seconds.total))
+                Cell(number(record.timings_seconds.total / 60, 1))
                 if record and record.timings_seconds
                 else Cell("-"),
             )
@@ -81,10 +81,6 @@ def commands(study: Study) -> list[str]:
 def _commit(record: Record) -> str:
     short = short_commit(record.code.commit, SHORT)
     return f"{short}+changes" if record.code.dirty else short
-
-
-def _minutes(seconds: float) -> str:
-    return number(seconds / 60, 1)
 
 
 def code_warnings(study: Study) -> list[str]:
